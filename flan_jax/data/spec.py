@@ -1,0 +1,404 @@
+"""Task: one dataset, its ten instructions and its metrics, as one value.
+
+A dataset file in `tasks/<cluster>/<dataset>.py` holds one `Task` literal and
+nothing else that runs. Everything wrong with the literal is said here, when
+it is constructed, with the task's name, the value and the way out; what only
+the data can show (a label outside its range) is said by `data/template.py`.
+
+Source: Wei et al., 2022 (arXiv 2109.01652), sections 2.1 to 2.3 and 3.
+"""
+
+import dataclasses
+import difflib
+import re
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flan_jax.errors import UserError
+
+# Wei et al., section 2.1 and 2.4: ten templates per dataset, "up to three"
+# turned around, at most 30k training examples, rates of at most 3k.
+NUM_TEMPLATES = 10
+MAX_TURNED_AROUND = 3
+MAX_TRAIN_EXAMPLES = 30_000
+MAX_RATE = 3_000
+
+# Fields a template may name besides the task's own inputs.
+ANSWER, OPTIONS, TARGET = "answer", "options", "target"
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class SpecError(UserError):
+  """A task that is written wrongly; the message names the task and field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+  """A TFDS dataset: `name` with its config, the version that TFDS serves.
+
+  `paper_version` is what the paper pinned where TFDS no longer serves it.
+  """
+
+  name: str
+  version: str
+  paper_version: str | None = None
+
+  @property
+  def spec(self) -> str:
+    """The name TFDS and seqio take, `super_glue/rte:1.0.2`."""
+    return f"{self.name}:{self.version}"
+
+
+def tfds(spec: str, *, paper_version: str | None = None) -> Tfds:
+  """A TFDS source from `name[/config]:version`.
+
+  >>> tfds("super_glue/rte:1.0.2")
+  Tfds(name='super_glue/rte', version='1.0.2', paper_version=None)
+
+  Raises:
+    SpecError: the version is missing; seqio insists on one.
+  """
+  name, colon, version = spec.partition(":")
+  if not colon or not re.fullmatch(r"\d+\.\d+\.\d+", version):
+    raise SpecError(
+      f"tfds({spec!r}) has no version: write name[/config]:X.Y.Z, the version"
+      " that the installed TFDS serves."
+    )
+  return Tfds(name, version, paper_version)
+
+
+@dataclasses.dataclass(frozen=True)
+class Jsonl:
+  """JSON-lines files: a glob with `{split}` in it, one object a line."""
+
+  pattern: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Up to `count` rows at one end of a source split."""
+
+  split: str
+  count: int
+  end: str  # "first" or "last"
+
+
+def first(split: str, count: int) -> Rows:
+  """The first `count` rows of `split`: `first("validation", 200)`."""
+  return Rows(split, count, "first")
+
+
+def last(split: str, count: int) -> Rows:
+  """The last `count` rows of `split`: `last("train", 200)`.
+
+  Rows that are cut from the training split leave it: no row is in both.
+  """
+  return Rows(split, count, "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+  """Our three splits in terms of the source's.
+
+  Wei et al., section 2.3 and appendix: development rows are taken from the
+  end of train, and the published validation split is the test split where the
+  test labels are hidden.
+
+  >>> bool_q = Splits(validation=last("train", 200), test="validation")
+  >>> bool_q.resolve({"train": 9427, "validation": 3270}, "boolq")
+  {'train': 'train[:9227]', 'validation': 'train[9227:9427]', \
+'test': 'validation[:3270]'}
+
+  A local copy may be smaller than the published dataset, so at most a quarter
+  of a split is cut from it (no published dataset reaches that bound):
+
+  >>> bool_q.resolve({"train": 24, "validation": 12}, "boolq")
+  {'train': 'train[:18]', 'validation': 'train[18:24]', \
+'test': 'validation[:12]'}
+  """
+
+  validation: str | Rows
+  test: str | Rows
+  train: str = "train"
+  max_train_examples: int = MAX_TRAIN_EXAMPLES
+
+  def resolve(self, sizes: Mapping[str, int], task: str) -> dict[str, str]:
+    """TFDS slices (absolute rows) for a copy whose splits have `sizes`.
+
+    Args:
+      sizes: source split -> number of rows.
+      task: the task's name, for messages.
+
+    Raises:
+      SpecError: a split is missing from `sizes`, or would be empty.
+    """
+    cut = 0
+    if isinstance(self.validation, Rows) and self.validation.split == self.train:
+      cut = self._count(self.validation, sizes, task)
+    out = {}
+    for ours in ("train", "validation", "test"):
+      theirs = getattr(self, ours)
+      if isinstance(theirs, Rows):
+        n = self._size(theirs.split, sizes, task)
+        k = self._count(theirs, sizes, task)
+        start, stop = (n - k, n) if theirs.end == "last" else (0, k)
+        name = theirs.split
+      else:
+        name, start = theirs, 0
+        stop = self._size(theirs, sizes, task)
+        if ours == "train":
+          stop = min(stop - cut, self.max_train_examples)
+      if stop <= start:
+        raise SpecError(
+          f"task {task!r}: split {ours!r} is empty: its source {name!r} has"
+          f" {sizes[name]} rows, {cut} of them cut for validation. Prepare a"
+          " copy with more rows."
+        )
+      out[ours] = f"{name}[{start or ''}:{stop}]"
+    return out
+
+  def _size(self, split: str, sizes: Mapping[str, int], task: str) -> int:
+    if split not in sizes:
+      raise SpecError(
+        f"task {task!r}: its source has no split {split!r}, only"
+        f" {', '.join(sorted(sizes)) or 'none'}."
+      )
+    return sizes[split]
+
+  def _count(self, rows: Rows, sizes: Mapping[str, int], task: str) -> int:
+    n = self._size(rows.split, sizes, task)
+    if rows.split != self.train:
+      return min(rows.count, n)
+    return min(rows.count, n // 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """Choices that differ from row to row: the features that hold them.
+
+  Several names are one text each; one name is a sequence of texts.
+  """
+
+  names: tuple[str, ...]
+
+
+def from_features(*names: str) -> Features:
+  """Choices read from the row: `from_features("sol1", "sol2")`."""
+  return Features(names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+  """One instruction: how inputs and targets read. `{name}` is a field."""
+
+  inputs: str
+  targets: str
+
+  @property
+  def input_fields(self) -> tuple[str, ...]:
+    """Names in `inputs`, in order, repeated as written."""
+    return tuple(_FIELD.findall(self.inputs))
+
+  @property
+  def target_fields(self) -> tuple[str, ...]:
+    """Names in `targets`, in order, repeated as written."""
+    return tuple(_FIELD.findall(self.targets))
+
+  @property
+  def turned_around(self) -> bool:
+    """Whether the model is asked for the input instead of the answer."""
+    return not {ANSWER, TARGET} & set(self.target_fields)
+
+  @property
+  def shows_options(self) -> bool:
+    return OPTIONS in self.input_fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  r"""A dataset turned into instructions.
+
+  >>> Task(
+  ...   name="rte",
+  ...   paper_name="RTE",
+  ...   source=tfds("super_glue/rte:1.0.2"),
+  ...   splits=Splits(validation=last("train", 200), test="validation"),
+  ...   inputs={"premise": "premise", "hypothesis": "hypothesis"},
+  ...   choices=("yes", "no"),
+  ...   label="label",
+  ...   templates=(("{premise}\n\nIs it true that {hypothesis}\n\n{options}",
+  ...               "{answer}"), ...),
+  ...   metrics=("accuracy",),
+  ... )  # doctest: +SKIP
+
+  Attributes:
+    name: the file's name, the task's name everywhere.
+    paper_name: as the paper's tables print it.
+    source: `tfds(...)` or `Jsonl(...)`.
+    splits: ours in terms of the source's.
+    inputs: field of the templates -> feature of the (prepared) row.
+    templates: ten (inputs, targets) pairs; at most three turned around.
+    metrics: names of functions in `eval/metrics.py`.
+    choices: answer texts in label order, or `from_features(...)`.
+    label: feature with the index of the right choice.
+    target: feature with a free-form target; exclusive with `choices`.
+    references: feature with all accepted answers (a sequence of texts), for
+      metrics; default: the target alone.
+    prepare: graph function of one row (a dict of tensors) to the row that the
+      fields name; written above the task, with a before/after example.
+    keep: graph function of one prepared row to a bool; rows for which it is
+      false are dropped and counted.
+    family: tasks of one family (ANLI R1 to R3) count as one dataset in the
+      paper and are held out together.
+    notes: one line for each deliberate difference from the published form.
+  """
+
+  name: str
+  paper_name: str
+  source: Tfds | Jsonl
+  splits: Splits
+  inputs: Mapping[str, str]
+  templates: tuple[Template, ...]
+  metrics: tuple[str, ...]
+  choices: tuple[str, ...] | Features | None = None
+  label: str | None = None
+  target: str | None = None
+  references: str | None = None
+  prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+  keep: Callable[[dict[str, Any]], Any] | None = None
+  family: str | None = None
+  notes: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    pairs = tuple(
+      t if isinstance(t, Template) else self._pair(i, t)
+      for i, t in enumerate(self.templates)
+    )
+    object.__setattr__(self, "templates", pairs)
+    object.__setattr__(self, "inputs", dict(self.inputs))
+    self._check_fields()
+    for i, template in enumerate(pairs):
+      self._check_template(i, template)
+    self._check_together()
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    """Every field that a template of this task may name."""
+    extra = (ANSWER, OPTIONS) if self.choices else (TARGET,)
+    return tuple(self.inputs) + extra
+
+  def rankable(self, template: int) -> bool:
+    """Whether template `template` is answered by choosing: computed, from
+    its target being the bare `{answer}`."""
+    return self.templates[template].targets == "{" + ANSWER + "}"
+
+  @property
+  def rankable_templates(self) -> tuple[int, ...]:
+    return tuple(i for i in range(NUM_TEMPLATES) if self.rankable(i))
+
+  @property
+  def kind(self) -> str:
+    """`classification` (ranked over choices) or `generation`."""
+    return "classification" if self.choices else "generation"
+
+  def _fail(self, message: str):
+    raise SpecError(f"task {self.name!r}: {message}")
+
+  def _pair(self, index: int, value) -> Template:
+    if (
+      not isinstance(value, tuple)
+      or len(value) != 2
+      or not all(isinstance(v, str) for v in value)
+    ):
+      self._fail(
+        f"template {index} is {value!r}; write a pair (inputs, targets) of"
+        " texts."
+      )
+    return Template(*value)
+
+  def _check_fields(self):
+    if not _NAME.fullmatch(self.name):
+      self._fail("a name is lower case letters, digits and _.")
+    if not self.inputs:
+      self._fail("inputs is empty; name at least one field.")
+    for field in self.inputs:
+      if field in (ANSWER, OPTIONS, TARGET) or not field.isidentifier():
+        self._fail(f"inputs may not name a field {field!r}.")
+    if (self.choices is None) == (self.target is None):
+      self._fail("give either choices (and label) or target, not both.")
+    if self.choices is not None and self.label is None:
+      self._fail("choices need label, the feature with the right one's index.")
+    if self.choices is None and self.label is not None:
+      self._fail(f"label {self.label!r} has no choices to point into.")
+    if isinstance(self.choices, tuple):
+      if len(self.choices) < 2:
+        self._fail(f"choices {self.choices!r}: at least two are needed.")
+      if len(set(self.choices)) != len(self.choices):
+        self._fail(f"choices {self.choices!r} repeat a text.")
+      if not all(c and c == c.strip() for c in self.choices):
+        self._fail(f"choices {self.choices!r}: empty or padded text.")
+    if not self.metrics or not isinstance(self.metrics, tuple):
+      self._fail("metrics is a tuple of at least one name.")
+
+  def _check_template(self, index: int, template: Template):
+    where = f"template {index}"
+    for part in ("inputs", "targets"):
+      text = getattr(template, part)
+      if not text.strip() or text != text.strip():
+        self._fail(f"{where}, {part}: empty, or padded with white space.")
+      if "\\n" in text:
+        self._fail(
+          f"{where}, {part}: backslash-n is two characters here; write the"
+          " escape \\n in a plain (not raw) string."
+        )
+      # `}n` before a line break is the lost backslash of nine published
+      # FLAN prompts (facts: `}n\n` for `}\n\n`).
+      if re.search(r"\}n(\n|$)", text):
+        self._fail(f"{where}, {part}: '}}n' looks like a lost backslash.")
+      try:
+        parsed = [f for _, f, _, _ in string.Formatter().parse(text)]
+      except ValueError as e:
+        self._fail(f"{where}, {part}: {e} in {text!r}.")
+      for field in parsed:
+        if field is not None and field not in self.fields:
+          near = difflib.get_close_matches(field, self.fields, 1, 0.0)
+          self._fail(
+            f"{where}, {part}: unknown field {{{field}}}; the nearest is"
+            f" {{{near[0]}}}, known are {', '.join(self.fields)}."
+          )
+      if "{{" in text or "}}" in text:
+        self._fail(f"{where}, {part}: literal braces are not supported.")
+    if OPTIONS in template.target_fields:
+      self._fail(f"{where}: {{options}} belongs in inputs, not in targets.")
+    if not template.target_fields:
+      self._fail(
+        f"{where}: target {template.targets!r} names no field, so every"
+        " example would have the same; use {"
+        + (ANSWER if self.choices else TARGET)
+        + "}."
+      )
+    if not template.turned_around:
+      if {ANSWER, TARGET} & set(template.input_fields):
+        self._fail(f"{where}: inputs show the answer that targets ask for.")
+      if self.choices and not self.rankable(index):
+        self._fail(
+          f"{where}: no choice matches target {template.targets!r}; a target"
+          " with {answer} is exactly '{answer}', so that it can be ranked."
+        )
+    elif set(template.target_fields) & set(template.input_fields):
+      self._fail(f"{where}: inputs show the field that targets ask for.")
+
+  def _check_together(self):
+    if len(self.templates) != NUM_TEMPLATES:
+      self._fail(
+        f"{len(self.templates)} templates; every task has {NUM_TEMPLATES}"
+        " (Wei et al., section 2.1)."
+      )
+    if len(set(self.templates)) != NUM_TEMPLATES:
+      self._fail("two templates are the same.")
+    turned = sum(t.turned_around for t in self.templates)
+    if turned > MAX_TURNED_AROUND:
+      self._fail(f"{turned} templates turned around; {MAX_TURNED_AROUND} at most.")
