@@ -21,12 +21,51 @@ PACKAGES = packages_below("flan_jax", "flan_jax") | packages_below(
   "tasks", "flan_jax.tasks"
 )
 
+# Lower bounds: what the code was written against; upper bounds: the next
+# release that may break it. constraints.txt has the exact set that CI uses.
+CORE = [
+  "jax>=0.8,<0.13",
+  "flax>=0.12,<0.13",
+  "optax>=0.2.5,<0.3",
+  "orbax-checkpoint>=0.11.30,<0.13",
+  "jaxtyping>=0.3,<0.4",
+  "numpy>=2.0,<3",
+  "gin-config>=0.5,<0.6",
+  "etils[epath]>=1.12,<2",
+  "seqio>=0.0.20,<0.1",
+  "tensorflow>=2.20,<2.22",
+  "tensorflow-datasets>=4.9.9,<4.10",
+  # tensorflow-datasets imports it without declaring it.
+  "importlib_resources>=6.4,<8",
+  # 0.2.3 needs protobuf 7, apache-beam needs protobuf 6.
+  "sentencepiece>=0.2,<0.2.3",
+  "tokenizers>=0.20,<0.24",
+  "clu>=0.0.12,<0.1",
+  # clu's summary writer needs it; TensorFlow no longer brings it.
+  "tensorboard>=2.20,<2.22",
+  "rich>=13,<16",
+  "matplotlib>=3.9,<4",
+  "sacrebleu>=2.5,<3",
+  "rouge-score>=0.1.2,<0.2",
+  "scipy>=1.14,<2",
+  "scikit-learn>=1.5,<2",
+]
+
+EXTRAS = {
+  "tpu": ["jax[tpu]>=0.8,<0.13"],
+  "gpu": ["jax[cuda12]>=0.8,<0.13"],
+  # transformers and torch: reference logits and the benchmark's peer.
+  "test": ["pytest>=8,<10", "torch==2.13.0", "transformers>=5,<6"],
+}
+
 setuptools.setup(
   name="flan_jax",
   version="0.1.0",
   description="Instruction tuning as one reproducible JAX code base",
   license="Apache-2.0",
   python_requires=">=3.11",
+  install_requires=CORE,
+  extras_require=EXTRAS,
   packages=list(PACKAGES),
   package_dir=PACKAGES,
   package_data={

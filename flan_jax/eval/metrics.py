@@ -1,0 +1,237 @@
+"""The paper's metrics, by the names that tasks give them.
+
+Each function takes predictions and references of one (dataset, template) and
+returns name -> value. Values are per cent (0 to 100) except correlations,
+which are multiplied by 100 too, as the paper's tables print them (-100 to 100).
+The arithmetic is scikit-learn's, scipy's and rouge-score's.
+
+Source: Wei et al., 2022 (arXiv 2109.01652), tables 1 and 2; for MeanF1 of
+three classes Wang et al., 2019 (SuperGLUE, arXiv 1905.00537), section 3.
+"""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from flan_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """A metric and how to feed it.
+
+  Attributes:
+    name: as tasks write it.
+    function: (predictions, references) -> name -> value.
+    takes: `labels` (indices of choices), `numbers` (the choices' texts as
+      numbers) or `texts` (and, as references, a sequence of texts per row).
+    primary: the value that picks the best development template.
+    rows: optional: the values of `primary` row by row, where it is their
+      mean; intervals come from it.
+  """
+
+  name: str
+  function: Callable[[Sequence, Sequence], dict[str, float]]
+  takes: str
+  primary: str
+  rows: Callable[[Sequence, Sequence], np.ndarray] | None = None
+
+
+def accuracy(
+  predictions: Sequence[int], labels: Sequence[int]
+) -> dict[str, float]:
+  """Share of right predictions, in per cent.
+
+  >>> accuracy([0, 1, 1, 0], [0, 1, 0, 0])
+  {'accuracy': 75.0}
+
+  Raises:
+    UserError: no rows, or as many predictions as there are not labels.
+  """
+  return {"accuracy": float(_right(predictions, labels).mean())}
+
+
+def f1_binary(
+  predictions: Sequence[int], labels: Sequence[int]
+) -> dict[str, float]:
+  """F1 of label 1 (paraphrase, duplicate), in per cent; 0 without any.
+
+  One of two predicted is right, one of two labelled is found:
+
+  >>> f1_binary([1, 1, 0], [1, 0, 1])
+  {'f1_binary': 50.0}
+  """
+  from sklearn import metrics as sklearn_metrics
+
+  _check(predictions, labels)
+  value = sklearn_metrics.f1_score(
+    [int(l == 1) for l in labels],
+    [int(p == 1) for p in predictions],
+    zero_division=0,
+  )
+  return {"f1_binary": 100.0 * float(value)}
+
+
+def mean_3class_f1(
+  predictions: Sequence[int], labels: Sequence[int]
+) -> dict[str, float]:
+  """Unweighted mean of the F1 of labels 0, 1 and 2, in per cent (CB).
+
+  A class that is neither predicted nor present counts as 0:
+
+  >>> mean_3class_f1([0, 1, 1], [0, 1, 1])["mean_3class_f1"]
+  66.66666666666667
+  """
+  from sklearn import metrics as sklearn_metrics
+
+  _check(predictions, labels)
+  value = sklearn_metrics.f1_score(
+    labels, predictions, labels=[0, 1, 2], average="macro", zero_division=0
+  )
+  return {"mean_3class_f1": 100.0 * float(value)}
+
+
+def pearson(
+  predictions: Sequence[float], references: Sequence[float]
+) -> dict[str, float]:
+  """Pearson's linear correlation times 100.
+
+  >>> round(pearson([1, 2, 3, 5], [1, 2, 3, 4])["pearson"], 2)
+  98.27
+
+  Constant predictions (or references) have none; they count as 0.
+  """
+  return {"pearson": _correlation("pearsonr", predictions, references)}
+
+
+def spearman(
+  predictions: Sequence[float], references: Sequence[float]
+) -> dict[str, float]:
+  """Spearman's rank correlation times 100; ties share their mean rank.
+
+  >>> spearman([1, 2, 3, 50], [1, 2, 3, 4])
+  {'spearman': 100.0}
+
+  Constant predictions (or references) have none; they count as 0.
+  """
+  return {"spearman": _correlation("spearmanr", predictions, references)}
+
+
+def rouge(
+  predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+  """ROUGE-1, -2, -L and -Lsum F-measures, in per cent.
+
+  Of several references the best counts, for each of the four on its own. Words
+  are lower-cased and not stemmed. For ROUGE-Lsum ` . ` ends a sentence.
+
+  Three of three and three of four words, in order; one of two and three pairs:
+
+  >>> {k: round(v, 1) for k, v in
+  ...  rouge(["the red cat"], [["the red fat cat"]]).items()}
+  {'rougeL': 85.7, 'rouge1': 85.7, 'rouge2': 40.0, 'rougeLsum': 85.7}
+
+  Source: Lin, 2004 (ROUGE); the variants as in rouge-score 0.1.2.
+
+  Raises:
+    UserError: no rows, other counts, or a row without a reference.
+  """
+  rows = _rouge_rows(predictions, references)
+  return {key: float(values.mean()) for key, values in rows.items()}
+
+
+_ROUGE = ("rougeL", "rouge1", "rouge2", "rougeLsum")
+
+
+@functools.cache
+def _rouge_scorer():
+  from rouge_score import rouge_scorer
+
+  return rouge_scorer.RougeScorer(list(_ROUGE), use_stemmer=False)
+
+
+def _rouge_rows(predictions, references) -> dict[str, np.ndarray]:
+  _check(predictions, references)
+  for number, texts in enumerate(references):
+    if isinstance(texts, str) or not texts:
+      raise UserError(
+        f"rouge: row {number} has references {texts!r}; a non-empty sequence"
+        " of texts is needed."
+      )
+  scored = [
+    _rouge_scorer().score_multi([_sentences(t) for t in texts], _sentences(p))
+    for p, texts in zip(predictions, references, strict=True)
+  ]
+  return {
+    key: np.array([100.0 * s[key].fmeasure for s in scored]) for key in _ROUGE
+  }
+
+
+def _sentences(text: str) -> str:
+  return text.replace(" . ", " .\n")
+
+
+def _right(predictions, labels) -> np.ndarray:
+  _check(predictions, labels)
+  return 100.0 * (np.asarray(predictions) == np.asarray(labels))
+
+
+def _correlation(name: str, predictions, references) -> float:
+  from scipy import stats
+
+  _check(predictions, references)
+  x = np.asarray(predictions, np.float64)
+  y = np.asarray(references, np.float64)
+  if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    return 0.0
+  return 100.0 * float(getattr(stats, name)(x, y).statistic)
+
+
+def _check(predictions, references):
+  if len(predictions) != len(references):
+    raise UserError(
+      f"{len(predictions)} predictions for {len(references)} references: they"
+      " belong to different datasets or one of them is cut off."
+    )
+  if len(predictions) == 0:
+    raise UserError("no rows to score: the split is empty after filtering.")
+
+
+METRICS: dict[str, Metric] = {
+  m.name: m
+  for m in (
+    Metric("accuracy", accuracy, "labels", "accuracy", _right),
+    Metric("f1_binary", f1_binary, "labels", "f1_binary"),
+    Metric("mean_3class_f1", mean_3class_f1, "labels", "mean_3class_f1"),
+    Metric("pearson", pearson, "numbers", "pearson"),
+    Metric("spearman", spearman, "numbers", "spearman"),
+    Metric(
+      "rouge",
+      rouge,
+      "texts",
+      "rougeL",
+      lambda p, r: _rouge_rows(p, r)["rougeL"],
+    ),
+  )
+}
+
+
+def get(name: str) -> Metric:
+  """The metric called `name`.
+
+  >>> get("accuracy").takes
+  'labels'
+
+  Raises:
+    UserError: there is none; the message has the nearest name.
+  """
+  if name not in METRICS:
+    near = difflib.get_close_matches(name, METRICS, 1, 0.0)[0]
+    raise UserError(
+      f"metric {name!r} is unknown; the nearest is {near!r}, known are"
+      f" {', '.join(METRICS)}."
+    )
+  return METRICS[name]

@@ -1,0 +1,275 @@
+"""Layers of T5, with T5X's parameter names.
+
+B batch, S source, T target or query, D model, H heads, K size per head, F mlp,
+V vocabulary. Parameters are float32; a layer computes in its `dtype`.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from flan_jax.models import attention
+
+Dtype = jnp.dtype | str
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "gelu": functools.partial(nn.gelu, approximate=True),  # T5X's gelu is tanh
+  "linear": lambda x: x,
+  "relu": nn.relu,
+  "silu": nn.silu,
+}
+
+_fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in")
+
+
+def dropout(
+  x: Array, rate: float, rng: Array | None, broadcast_axis: int | None = None
+) -> Array:
+  """Zeroes entries with probability `rate` and scales the others up.
+
+  Args:
+    x: any shape.
+    rate: in [0, 1).
+    rng: None switches dropout off.
+    broadcast_axis: all positions along this axis share one draw. T5 does so
+      along the length, which also makes the draw cheap.
+  """
+  if rng is None or rate == 0.0:
+    return x
+  shape = list(x.shape)
+  if broadcast_axis is not None:
+    shape[broadcast_axis] = 1
+  keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
+  return x * (keep.astype(x.dtype) / (1.0 - rate))
+
+
+class Dropout(nn.Module):
+  """`dropout` on the module's "dropout" stream; identity without one."""
+
+  rate: float
+  broadcast_axis: int | None = -2
+
+  def __call__(self, x: Array) -> Array:
+    on = self.rate > 0.0 and self.has_rng("dropout")
+    rng = self.make_rng("dropout") if on else None
+    return dropout(x, self.rate, rng, self.broadcast_axis)
+
+
+class RMSNorm(nn.Module):
+  """Divides by the root mean square, without subtracting a mean.
+
+  Zhang & Sennrich 2019, equation 4; statistics in float32.
+  """
+
+  dtype: Dtype = jnp.float32
+  epsilon: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+    scale_D = self.param("scale", nn.initializers.ones, x.shape[-1:])
+    x = x.astype(jnp.float32)
+    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    y = x * jax.lax.rsqrt(variance + self.epsilon)
+    return y.astype(self.dtype) * scale_D.astype(self.dtype)
+
+
+class Dense(nn.Module):
+  """x @ kernel, no bias, as in all of T5."""
+
+  features: int
+  dtype: Dtype = jnp.float32
+  kernel_init: nn.initializers.Initializer = _fan_in("truncated_normal")
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b f"]:
+    shape = (x.shape[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape)
+    return x.astype(self.dtype) @ kernel.astype(self.dtype)
+
+
+class Mlp(nn.Module):
+  """One hidden layer; gated when there are two activations.
+
+  ("gelu", "linear") is gelu(x wi_0) * (x wi_1) wo: GEGLU of Shazeer 2020,
+  equation 5. ("relu",) has kernels wi and wo.
+  """
+
+  features: int
+  activations: tuple[str, ...]
+  dropout_rate: float
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    hidden = []
+    for i, name in enumerate(self.activations):
+      kernel = "wi" if len(self.activations) == 1 else f"wi_{i}"
+      h_BTF = Dense(self.features, self.dtype, name=kernel)(x_BTD)
+      hidden.append(ACTIVATIONS[name](h_BTF))
+    h_BTF = functools.reduce(operator.mul, hidden)
+    h_BTF = Dropout(self.dropout_rate)(h_BTF)
+    return Dense(x_BTD.shape[-1], self.dtype, name="wo")(h_BTF)
+
+
+def relative_bucket(
+  distance: np.ndarray,
+  *,
+  bidirectional: bool,
+  num_buckets: int = 32,
+  max_distance: int = 128,
+) -> np.ndarray:
+  """Bucket of key position minus query position.
+
+  >>> relative_bucket(np.array([-200, -9, -1, 0, 1]), bidirectional=True)
+  array([15,  8,  1,  0, 17])
+
+  Half of a direction's buckets are exact distances, the other half grow
+  logarithmically up to `max_distance` and share the last bucket beyond. Causal
+  attention has no positive distances, so it spends all buckets on one side.
+  Raffel et al. 2020, section 2.1. In numpy, since positions are known when a
+  program is traced and float32 logarithms round differently per device.
+  """
+  offset = np.zeros_like(distance)
+  if bidirectional:
+    num_buckets //= 2
+    offset = np.where(distance > 0, num_buckets, 0)
+    distance = np.abs(distance)
+  else:
+    distance = np.maximum(-distance, 0)
+  exact = num_buckets // 2
+  # The small term keeps log(2**k) from landing just below its integer.
+  ratio = np.log(np.maximum(distance, 1) / exact) / np.log(max_distance / exact)
+  far = exact + np.floor(ratio * (num_buckets - exact) + 1e-6).astype(int)
+  far = np.minimum(far, num_buckets - 1)
+  return offset + np.where(distance < exact, distance, far)
+
+
+class RelativePositionBias(nn.Module):
+  """One learnt number per head and bucket, shared by all layers of a stack.
+
+  Array indices serve as positions: the difference of two indices within a
+  packed segment is the difference of the segment's own positions, and no other
+  pair is attended to.
+  """
+
+  num_heads: int
+  bidirectional: bool
+  num_buckets: int = 32
+  max_distance: int = 128
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, T: int, S: int) -> Float[Array, "H T S"]:
+    table_HN = self.param(
+      "rel_embedding",
+      nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
+      (self.num_heads, self.num_buckets),
+    )
+    bucket_TS = relative_bucket(
+      np.arange(S)[None, :] - np.arange(T)[:, None],
+      bidirectional=self.bidirectional,
+      num_buckets=self.num_buckets,
+      max_distance=self.max_distance,
+    )
+    # A product with a one-hot: its gradient is a product too, where a gather's
+    # would be a scatter of T * S terms into 32 cells.
+    one_hot_NTS = jnp.arange(self.num_buckets)[:, None, None] == bucket_TS
+    return jnp.einsum(
+      "hn,nts->hts",
+      table_HN.astype(self.dtype),
+      one_hot_NTS.astype(self.dtype),
+    )
+
+
+class Attention(nn.Module):
+  """Multi-head attention without 1/sqrt(K): it is folded into the query's init.
+
+  Keys and values are made by `keys_values`, so that a decoder can cache them.
+  """
+
+  num_heads: int
+  head_dim: int
+  features: int
+  dropout_rate: float
+  dtype: Dtype = jnp.float32
+  float32_logits: bool = False
+
+  def setup(self):
+    def dense(features, init):
+      return Dense(features, self.dtype, init)
+
+    width = self.num_heads * self.head_dim
+    init = _fan_in("normal")
+    scale = 1.0 / math.sqrt(self.head_dim)
+    self.query = dense(width, lambda *args: init(*args) * scale)
+    self.key = dense(width, init)
+    self.value = dense(width, init)
+    self.out = dense(self.features, init)
+
+  def _split(self, x):
+    return x.reshape(*x.shape[:-1], self.num_heads, self.head_dim)
+
+  def keys_values(
+    self, x_BSD: Float[Array, "B S D"]
+  ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+    return self._split(self.key(x_BSD)), self._split(self.value(x_BSD))
+
+  def __call__(
+    self,
+    x_BTD: Float[Array, "B T D"],
+    key_BSHK: Float[Array, "B S H K"],
+    value_BSHK: Float[Array, "B S H K"],
+    mask_BTS: Bool[Array, "#B T S"],
+    bias_HTS: Float[Array, "H T S"] | None = None,
+  ) -> Float[Array, "B T D"]:
+    query_BTHK = self._split(self.query(x_BTD))
+    if self.dropout_rate > 0.0 and self.has_rng("dropout"):
+      # T5 drops a key for all queries at once, so that dropping it from the
+      # weights is the same as dropping it from the values, and far cheaper.
+      shape = (value_BSHK.shape[0], value_BSHK.shape[1], self.num_heads, 1)
+      keep = dropout(
+        jnp.ones(shape, self.dtype),
+        self.dropout_rate,
+        self.make_rng("dropout"),
+      )
+      value_BSHK = value_BSHK * keep
+    out_BTHK = attention.attend(
+      query_BTHK,
+      key_BSHK,
+      value_BSHK,
+      mask_BTS,
+      bias_HTS,
+      float32_logits=self.float32_logits,
+    )
+    return self.out(out_BTHK.reshape(*out_BTHK.shape[:2], -1))
+
+
+def attention_mask(
+  query_BT: Int[Array, "B T"],
+  key_BS: Int[Array, "B S"],
+  query_segment_BT: Int[Array, "B T"] | None = None,
+  key_segment_BS: Int[Array, "B S"] | None = None,
+  *,
+  causal: bool = False,
+) -> Bool[Array, "B T S"]:
+  """Which key each query may read: no padding (0), its own segment, no future.
+
+  >>> attention_mask(*2 * [jnp.array([[5, 7, 0]])], causal=True).astype(int)
+  Array([[[1, 0, 0],
+          [1, 1, 0],
+          [0, 0, 0]]], dtype=int32)
+  """
+  mask_BTS = (query_BT[:, :, None] > 0) & (key_BS[:, None, :] > 0)
+  if query_segment_BT is not None and key_segment_BS is not None:
+    mask_BTS &= query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
+  if causal:
+    T, S = query_BT.shape[1], key_BS.shape[1]
+    mask_BTS &= np.arange(T)[:, None] >= np.arange(S)[None, :]
+  return mask_BTS

@@ -1,0 +1,104 @@
+"""What a person sees while a run goes on: tables and one progress bar."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import rich.console
+import rich.progress
+import rich.table
+
+
+class Display:
+  """Prints to the terminal; plain lines where there is no terminal."""
+
+  def __init__(self, console: rich.console.Console | None = None):
+    # A log file has no width of its own; 80 columns would fold the tables.
+    self.console = console or rich.console.Console()
+    if not self.console.is_terminal:
+      self.console.width = max(self.console.width, 110)
+
+  def say(self, text: str):
+    self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+  def table(
+    self,
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+  ):
+    """Prints a table; numbers are right-aligned."""
+    rows = [tuple(row) for row in rows]
+    table = rich.table.Table(
+      title=title, title_justify="left", box=None, pad_edge=False
+    )
+    for i, column in enumerate(columns):
+      numeric = rows and all(
+        isinstance(r[i], int | float) or r[i] == "" for r in rows
+      )
+      table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+      table.add_row(*(_text(value) for value in row))
+    self.console.print(table, highlight=False)
+
+  def steps(self, total: int, start: int) -> "Steps":
+    """A progress bar over training steps."""
+    return Steps(self, total, start)
+
+
+def _text(value: object) -> str:
+  if isinstance(value, float):
+    return f"{value:,.1f}"
+  if isinstance(value, int):
+    return f"{value:,}"
+  return rich.markup.escape(str(value))
+
+
+class Steps:
+  """Loss, tokens per second and time left, over the steps of a run."""
+
+  def __init__(self, display: Display, total: int, start: int):
+    self._display = display
+    self._total, self._start = total, start
+    self._began = time.monotonic()
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn("step {task.completed:,}/{task.total:,}"),
+      rich.progress.BarColumn(bar_width=30),
+      rich.progress.TextColumn("{task.fields[status]}"),
+      rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+      console=display.console,
+      disable=not display.console.is_terminal,
+    )
+    self._task = self._bar.add_task("", total=total, completed=start, status="")
+
+  def __enter__(self) -> "Steps":
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_):
+    self._bar.stop()
+
+  def update(self, step: int, scalars: Mapping[str, float]):
+    """Shows a logged step.
+
+    Args:
+      step: steps done so far.
+      scalars: `train/loss` in nats a token, `train/tokens_per_second`.
+    """
+    loss = scalars["train/loss"]
+    rate = scalars["train/tokens_per_second"]
+    status = f"loss {loss:.3f}  {rate:,.0f} tokens/s"
+    self._bar.update(self._task, completed=step, status=status)
+    if not self._display.console.is_terminal:
+      done = step - self._start
+      left = (time.monotonic() - self._began) / done * (self._total - step)
+      self._display.say(
+        f"step {step:,}/{self._total:,}  {status}  {_clock(left)} left"
+      )
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}h{minutes:02d}m"
+  return f"{minutes}m{seconds:02d}s"

@@ -1,0 +1,153 @@
+"""What a run was: command, configuration, versions, data; and whose folder.
+
+A `MODEL_DIR` belongs to one configuration. `claim` writes it down on the first
+start and refuses a later start that differs in anything but what may change
+between two starts of one run.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax import config as config_lib
+from flan_jax.errors import UserError
+
+# May differ between two starts of one run: where it is, how long it goes on,
+# how often it reports.
+RESUMABLE = (
+  "MODEL_DIR",
+  "TRAIN_STEPS",
+  "LOG_PERIOD",
+  "CHECKPOINTS_TO_KEEP",
+)
+_PACKAGES = (
+  "flan_jax jax jaxlib flax optax orbax-checkpoint seqio tensorflow"
+  " tensorflow-datasets numpy sentencepiece"
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """Everything that is written beside a run, as JSON."""
+
+  name: str
+  command: tuple[str, ...]
+  config: str
+  overrides: tuple[str, ...]
+  versions: Mapping[str, str]
+  data: Mapping[str, Any]
+
+  def fingerprint(self) -> str:
+    """Eight hex digits of the configuration and the data."""
+    return config_lib.fingerprint(self._identity())
+
+  def _identity(self) -> str:
+    lines = [
+      line
+      for line in self.config.splitlines()
+      if line.split(" = ", 1)[0] not in RESUMABLE
+    ]
+    return "\n".join(lines) + json.dumps(self.data, sort_keys=True)
+
+
+def make(data: Mapping[str, Any]) -> Record:
+  """The record of the running job, or of a plain Python call.
+
+  Args:
+    data: `source` and, per task, `fingerprint`, `rows`, `rate`.
+  """
+  current = config_lib.current()
+  text, overrides, name, command = "", (), "train", ()
+  if current is not None:
+    text, overrides = current[0].text, current[0].overrides
+    name, command = current[0].name, current[1]
+  return Record(
+    name=name,
+    command=tuple(command),
+    config=text,
+    overrides=tuple(overrides),
+    versions=_versions(),
+    data=data,
+  )
+
+
+def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
+  """`model_dir`, or `runs/<name>-<fingerprint>` when it is None.
+
+  The fingerprint makes the same command find its run again and another
+  configuration, or other data, get a folder of its own.
+  """
+  if model_dir is not None:
+    return pathlib.Path(model_dir)
+  return pathlib.Path("runs", f"{record.name}-{record.fingerprint()}")
+
+
+def claim(directory: pathlib.Path, record: Record) -> bool:
+  """Writes `run.json` into `directory`, or checks the one that is there.
+
+  Returns:
+    Whether the directory already held this run.
+
+  Raises:
+    UserError: the directory cannot be written, or holds another run.
+  """
+  path = directory / "run.json"
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+      old = json.loads(path.read_text())
+      _compare(directory, old, record)
+      return True
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(dataclasses.asdict(record), indent=2))
+    os.replace(draft, path)
+  except json.JSONDecodeError as e:
+    raise UserError(
+      f"{path} is damaged ({e}); give another MODEL_DIR or remove it."
+    ) from None
+  except OSError as e:
+    raise UserError(
+      f"MODEL_DIR {str(directory)!r} cannot be written: {e.strerror}. Give a"
+      " folder you may write to: --gin.MODEL_DIR=..."
+    ) from None
+  return False
+
+
+def _compare(directory: pathlib.Path, old: Mapping, record: Record):
+  changed = list(
+    config_lib.differences(old["config"], record.config, RESUMABLE)
+  )
+  changed += _data_changes(old["data"], record.data)
+  if changed:
+    shown = "\n  ".join(changed[:12])
+    more = f"\n  and {len(changed) - 12} more" if len(changed) > 12 else ""
+    raise UserError(
+      f"MODEL_DIR {str(directory)!r} holds another run; it differs in\n"
+      f"  {shown}{more}\nGive another --gin.MODEL_DIR, or leave MODEL_DIR out"
+      " and a folder of its own is made."
+    )
+
+
+def _data_changes(old: Mapping, new: Mapping) -> Sequence[str]:
+  old = json.loads(json.dumps(old))
+  new = json.loads(json.dumps(new))
+  return [
+    f"data {key}: {old.get(key)} -> {new.get(key)}"
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key)
+  ]
+
+
+def _versions() -> dict[str, str]:
+  out = {"python": platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      out[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return out

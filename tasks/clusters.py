@@ -1,0 +1,42 @@
+"""The one table from the paper's clusters to task names.
+
+Values only: nothing is imported, so that any job may read it. Folder
+`tasks/<cluster>/` holds one file for each name.
+
+Source: Wei et al., 2022 (arXiv 2109.01652), figure 3.
+"""
+
+CLUSTERS: dict[str, tuple[str, ...]] = {
+  "natural_language_inference": (
+    "anli_r1",
+    "anli_r2",
+    "anli_r3",
+    "cb",
+    "mnli_matched",
+    "mnli_mismatched",
+    "qnli",
+    "rte",
+    "snli",
+    "wnli",
+  ),
+  "commonsense": ("copa", "hellaswag", "piqa", "story_cloze"),
+  "sentiment": ("imdb", "sentiment140", "sst2", "yelp"),
+  "paraphrase": ("mrpc", "paws", "qqp", "stsb"),
+  "struct_to_text": ("common_gen", "dart", "e2e_nlg", "web_nlg"),
+  "reading_comprehension_commonsense": ("cosmos_qa",),
+  "misc": ("trec",),
+  "summarization": ("ag_news", "gigaword", "samsum"),
+}
+
+# What a cluster is called in a mixture's name where that is not its folder.
+SHORT_NAMES: dict[str, str] = {"natural_language_inference": "nli"}
+
+# Clusters that are left out of training together with the held-out one:
+# paraphrase and NLI ask the same of two sentences, and reading comprehension
+# with commonsense belongs to both its halves (Wei et al., section 2.2 and
+# appendix). The relation is symmetric.
+EXCLUDED_TOGETHER: tuple[tuple[str, str], ...] = (
+  ("natural_language_inference", "paraphrase"),
+  ("reading_comprehension", "reading_comprehension_commonsense"),
+  ("commonsense", "reading_comprehension_commonsense"),
+)

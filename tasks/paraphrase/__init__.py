@@ -1,0 +1,1 @@
+"""Whether, or how nearly, two texts mean the same."""

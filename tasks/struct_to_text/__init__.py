@@ -1,0 +1,1 @@
+"""Structured records put into words."""
