@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import os
 import pathlib
+import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ import gin
 from gin import config_parser
 
 from flan_jax.errors import UserError
+
+
+# What gin's parser raises for a file that is no gin.
+_SYNTAX = (SyntaxError, ValueError, tokenize.TokenError)
 
 
 class ConfigError(UserError):
@@ -279,7 +284,7 @@ def _statements(path: pathlib.Path):
     text = f.read()
   try:
     return list(config_parser.ConfigParser(text, _Delegate()))
-  except (SyntaxError, ValueError) as e:
+  except _SYNTAX as e:
     raise ConfigError(f"{path}: {_first_lines(e)}") from None
 
 
@@ -294,7 +299,7 @@ def _flag_line(name: str, text: str) -> str:
   line = f"{name} = {text}"
   try:
     list(config_parser.ConfigParser(line, _Delegate()))
-  except (SyntaxError, ValueError):
+  except _SYNTAX:
     return f"{name} = {text!r}"
   return line
 
@@ -306,7 +311,7 @@ def _read_flags(flags: Sequence[tuple[str, str]]) -> _Layer:
       (statement,) = config_parser.ConfigParser(
         _flag_line(name, text), _Delegate()
       )
-    except (SyntaxError, ValueError) as e:
+    except _SYNTAX as e:
       raise ConfigError(
         f"--gin.{name}={text} does not parse: {_first_lines(e)}"
       ) from None
@@ -355,7 +360,7 @@ def _check_reachable(bindings: Mapping[str, Binding]):
   if not root:
     raise ConfigError(
       "no job: bind `config.run.job = @train.train` (or include a file that"
-      " does, such as gin/train.gin)."
+      " does, such as gin/jobs/train.gin)."
     )
   seen: set[str] = {b.name for b in root}
   queue = list(root)

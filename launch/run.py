@@ -14,14 +14,21 @@ What a user can mend is said in one message, with exit code 2. Ctrl-C exits
 with 130; the last checkpoint stays and the same command goes on from it.
 """
 
+import contextlib
 import difflib
 import os
 import pathlib
+import re
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ("--gin_file", "--gin_search_paths", "--dry_run", "--help")
 
+STARTUP_NOTE = re.compile(
+  r"WARNING: All log messages before absl|[IW]0000 .*(cudart_stub|port\.cc"
+  r"|cpu_feature_guard|cuda_)"
+)
 # Both libraries write start-up notes about hardware that is not there.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -62,6 +69,26 @@ def parse(argv: list[str]) -> dict:
   return out
 
 
+@contextlib.contextmanager
+def _without_startup_notes():
+  """Importing TensorFlow writes notes about absent hardware to stderr before
+  any setting can stop it. They are dropped; all else is passed on."""
+  with tempfile.TemporaryFile() as held:
+    sys.stderr.flush()
+    real = os.dup(2)
+    os.dup2(held.fileno(), 2)
+    try:
+      yield
+    finally:
+      sys.stderr.flush()
+      os.dup2(real, 2)
+      os.close(real)
+      held.seek(0)
+      for line in held.read().decode(errors="replace").splitlines():
+        if not STARTUP_NOTE.match(line):
+          print(line, file=sys.stderr)
+
+
 def main(argv: list[str]) -> int:
   try:
     from flan_jax import config
@@ -78,9 +105,10 @@ def main(argv: list[str]) -> int:
     if args["help"]:
       print(__doc__)
       return 0
-    loaded = config.load(
-      args["files"], args["flags"], [*args["paths"], str(ROOT)]
-    )
+    with _without_startup_notes():
+      loaded = config.load(
+        args["files"], args["flags"], [*args["paths"], str(ROOT)]
+      )
     if args["dry_run"]:
       print(loaded.text, end="")
       for line in loaded.overrides:

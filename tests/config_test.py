@@ -81,7 +81,7 @@ def test_text_without_quotes_is_a_string(write):
     ),
     (HEADER, [], "no job: bind `config.run.job"),
     (JOB + "math.comb.n = [1,\n", [], "a.gin"),
-    (JOB + "include 'nope.gin'\n", [], "there is no gin file 'nope.gin'"),
+    (HEADER + "include 'nope.gin'\n", [], "there is no gin file 'nope.gin'"),
     (
       JOB + "include 'a.gin'\n",
       [],

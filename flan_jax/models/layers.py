@@ -94,6 +94,30 @@ class Dense(nn.Module):
     return x.astype(self.dtype) @ kernel.astype(self.dtype)
 
 
+class Embedding(nn.Module):
+  """Token vectors by lookup; `attend` is a tied head."""
+
+  vocab_size: int
+  features: int
+  dtype: Dtype = jnp.float32
+
+  def setup(self):
+    self.embedding = self.param(
+      "embedding",
+      nn.initializers.normal(1.0),
+      (self.vocab_size, self.features),
+    )
+
+  def __call__(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b D"]:
+    # An id outside the table gives NaN rather than another token's vector.
+    return jnp.take(self.embedding, tokens, axis=0, mode="fill").astype(
+      self.dtype
+    )
+
+  def attend(self, x: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
+    return x.astype(jnp.float32) @ self.embedding.T
+
+
 class Mlp(nn.Module):
   """One hidden layer; gated when there are two activations.
 

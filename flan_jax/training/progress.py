@@ -77,6 +77,13 @@ class Steps:
   def __exit__(self, *_):
     self._bar.stop()
 
+  def pause(self):
+    """Takes the bar off the screen while something else is shown."""
+    self._bar.stop()
+
+  def resume(self):
+    self._bar.start()
+
   def update(self, step: int, scalars: Mapping[str, float]):
     """Shows a logged step.
 

@@ -8,9 +8,9 @@ from flan_jax.data.spec import Splits, Task, last, tfds
 def prepare(row):
   r"""Attributes as `name: value`, and all accepted texts, each once.
 
-  >>> prepare({"meaning_representation": "name[Zizzi], eatType[pub]", ...})
-  {"attributes": "name: Zizzi, type: pub",
-   "attribute_lines": "name: Zizzi\ntype: pub", ...}
+  >>> prepare({"meaning_representation": "name[The Drover], eatType[pub]", ...})
+  {"attributes": "name: The Drover, type: pub",
+   "attribute_lines": "name: The Drover\ntype: pub", ...}
   """
   text = tf.strings.strip(row["meaning_representation"])
   for pattern, to in (

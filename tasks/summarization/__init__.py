@@ -1,1 +1,1 @@
-"""A text made short."""
+"""Summarization: news, dialogue and headlines (AG News counts here)."""

@@ -1,0 +1,62 @@
+"""Which TFDS data directory a run reads: the user's, or the embedded sample."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+import seqio
+
+from flan_jax.data import sample, spec
+from flan_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Directory:
+  """A TFDS data directory.
+
+  Attributes:
+    path: the folder.
+    embedded: whether it holds the sample data that ships with flan_jax.
+  """
+
+  path: pathlib.Path
+  embedded: bool
+
+  @property
+  def label(self) -> str:
+    """How tables and reports name it."""
+    if self.embedded:
+      return "the embedded sample data (small; numbers mean nothing)"
+    return f"TFDS_DATA_DIR={self.path}"
+
+
+def choose(
+  tfds_data_dir: str | None, tasks: Mapping[str, spec.Task]
+) -> Directory:
+  """Points seqio at a data directory and says which.
+
+  Args:
+    tfds_data_dir: a folder; None takes $TFDS_DATA_DIR, and where that is not
+      set writes the embedded sample of `tasks` to the cache folder.
+    tasks: the tasks that may be read, by name.
+
+  Raises:
+    UserError: the folder does not exist.
+  """
+  given = tfds_data_dir or os.environ.get("TFDS_DATA_DIR")
+  if given:
+    path = pathlib.Path(given).expanduser()
+    if not path.is_dir():
+      raise UserError(
+        f"TFDS_DATA_DIR {given!r} is not a folder. Prepare datasets there with"
+        " `tfds build --data_dir=...`, or leave it out to use the embedded"
+        " sample data."
+      )
+    directory = Directory(path, embedded=False)
+  else:
+    directory = Directory(
+      sample.write_sample(tuple(tasks.values())), embedded=True
+    )
+  seqio.set_tfds_data_dir_override(str(directory.path))
+  return directory

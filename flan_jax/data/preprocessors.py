@@ -1,0 +1,141 @@
+"""The two steps of a task's seqio pipeline, before and after its cache.
+
+  source rows → prepare_rows → [CacheDatasetPlaceholder] → render_rows
+
+seqio repeats after the placeholder, so every epoch draws templates anew and a
+cache holds prepared rows, not one epoch's prompts.
+
+Only a task's own `prepare` and `keep` run row by row; everything else runs on
+batches, which are taken apart again: a map over single rows costs more than
+all that is done in it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import seqio
+import tensorflow as tf
+
+from flan_jax.data import spec, template, trimming
+
+# Rows in one call of a graph. Larger is hardly faster, and a mixture renders
+# this many of every task before its first example.
+BATCH = 256
+
+_KEPT = "kept"  # beside `row` while `keep` has spoken and rows are not dropped
+
+# Graph functions here are written in graph ops; rewriting their Python would
+# only take time.
+_plain = tf.autograph.experimental.do_not_convert
+
+
+def prepare_rows(task: spec.Task):
+  """seqio preprocessor: source rows to prepared rows, unused ones left out.
+
+  See `template.canonical` for what a row holds then. A source that numbers
+  its rows does so under `example_index`; otherwise they are numbered as they
+  come.
+  """
+
+  @_plain
+  def used(rows, kept_B, complete_B):
+    mask_B = kept_B & complete_B
+    return {k: _masked(v, mask_B) for k, v in rows.items()}
+
+  def prepare(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    return examine(task, dataset).map(used).unbatch()
+
+  return prepare
+
+
+def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Batches of (canonical rows, kept [B], complete [B]) of source rows.
+
+  `kept` is what `task.keep` says, `complete` that no text is missing.
+  """
+  if template.INDEX not in dataset.element_spec:
+    dataset = number(dataset)
+
+  @_plain
+  def one(row):
+    index = row[template.INDEX]
+    row = {k: v for k, v in row.items() if k != template.INDEX}
+    row = dict(task.prepare(row)) if task.prepare else row
+    kept = task.keep(dict(row)) if task.keep else tf.constant(True)
+    return {"row": {**row, template.INDEX: index}, _KEPT: kept}
+
+  @_plain
+  def many(batch):
+    if _KEPT in batch:
+      rows, kept_B = batch["row"], batch[_KEPT]
+    else:
+      rows, kept_B = batch, tf.fill(tf.shape(batch[template.INDEX]), True)
+    rows, complete_B = template.canonical(task, rows)
+    return rows, kept_B, complete_B
+
+  if task.prepare or task.keep:
+    dataset = dataset.map(one, num_parallel_calls=tf.data.AUTOTUNE)
+  return dataset.ragged_batch(BATCH).map(many)
+
+
+def number(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Rows with their position as `example_index`."""
+
+  @_plain
+  def one(index, row):
+    return {**row, template.INDEX: index}
+
+  return dataset.enumerate().map(one)
+
+
+def render_rows(
+  task: spec.Task,
+  templates: Sequence[int] = range(spec.NUM_TEMPLATES),
+  wrapper: template.Wrapper = template.PLAIN,
+):
+  """seqio preprocessor: prepared rows to tokenised, trimmed examples.
+
+  Each row draws one of `templates`; a batch of rows draws from one seed pair,
+  which seqio's seed management gives.
+  """
+  table = template.tables(task, templates, wrapper)
+
+  def render(
+    dataset: tf.data.Dataset,
+    output_features: Mapping[str, seqio.Feature],
+    sequence_length: Mapping[str, int] | None = None,
+  ) -> tf.data.Dataset:
+    encode = trimming.encoder(output_features, sequence_length).encode
+
+    @_plain
+    def batch(rows, seed):
+      count = tf.size(rows[template.INDEX])
+      drawn_B = template.draw(seed, len(table.template_T), count)
+      return apply(task, template.tensors(table), encode, rows, drawn_B)
+
+    rendered = seqio.map_over_dataset(batch, num_seeds=1)(
+      dataset.ragged_batch(BATCH)
+    )
+    return rendered.unbatch()
+
+  return render
+
+
+def apply(task, tables, encode, rows, row_template_B):
+  """A batch of prepared rows rendered, its fields carried along."""
+  fields_BF = template.fields(task, rows)
+  encoded = encode(tables, fields_BF, row_template_B, rows[template.INDEX])
+  return {
+    **rows,
+    "inputs": encoded.inputs_BS,
+    "targets": encoded.targets_BT,
+    "inputs_pretokenized": encoded.inputs_text_B,
+    "targets_pretokenized": encoded.targets_text_B,
+    "template": tf.gather(tables.template_T, row_template_B),
+    "trimmed": encoded.trimmed_B,
+  }
+
+
+def _masked(value, mask_B):
+  if isinstance(value, tf.RaggedTensor):
+    return tf.ragged.boolean_mask(value, mask_B)
+  return tf.boolean_mask(value, mask_B)

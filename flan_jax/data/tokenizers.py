@@ -1,0 +1,190 @@
+"""A Hugging Face `tokenizer.json` as a seqio vocabulary."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import seqio
+import tensorflow as tf
+import tokenizers
+
+from flan_jax.errors import UserError
+
+
+class TokenizerVocabulary(seqio.Vocabulary):
+  """Encodes with the `tokenizers` library, adding no special tokens.
+
+  >>> vocabulary = TokenizerVocabulary("tokenizer.json", eos="</s>")
+  ... # doctest: +SKIP
+  >>> vocabulary.encode("a b"), vocabulary.eos_id  # doctest: +SKIP
+  ([5, 9], 1)
+
+  In a graph it encodes one text to int32 [T], or N texts to a ragged int32
+  [N, None], through one call into Python for all of them.
+
+  How the special tokens are found: `eos` is the argument, else `eos_token` of
+  `tokenizer_config.json` beside the file. `pad` is the argument, else its
+  `pad_token`, else the token with id 0 if it is a special one.
+
+  Raises:
+    UserError: the file is not a tokenizer, or pad or EOS cannot be told; the
+      message lists the file's special tokens.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    *,
+    pad: str | None = None,
+    eos: str | None = None,
+  ):
+    super().__init__(extra_ids=0)
+    self.path = pathlib.Path(path)
+    self._tokenizer = self._read()
+    config = _config(self.path)
+    special = {
+      token.content: id_
+      for id_, token in self._tokenizer.get_added_tokens_decoder().items()
+      if token.special
+    }
+    self._eos = self._id("eos", eos or config.get("eos_token"), special)
+    first = self._tokenizer.id_to_token(0)
+    default = first if first in special else None
+    self._pad = self._id(
+      "pad", pad or config.get("pad_token") or default, special
+    )
+    self._bos = self._optional(config.get("bos_token"))
+    model = json.loads(self._tokenizer.to_str())["model"]
+    unknown = config.get("unk_token") or model.get("unk_token")
+    self._unk = self._optional(unknown)
+    if self._unk is None:
+      self._unk = model.get("unk_id")
+
+  def _read(self) -> tokenizers.Tokenizer:
+    try:
+      tokenizer = tokenizers.Tokenizer.from_file(str(self.path))
+    except Exception as e:  # the library raises bare Exception
+      raise UserError(
+        f"{self.path} is not a tokenizer.json ({str(e).splitlines()[0]})."
+      ) from e
+    # A file may carry the lengths that its last user trimmed and padded to.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+  def _id(self, what: str, token: str | None, special: dict[str, int]) -> int:
+    id_ = None if token is None else self._tokenizer.token_to_id(token)
+    if id_ is None:
+      said = "is not said" if token is None else f"{token!r} is not a token"
+      raise UserError(
+        f"{self.path}: the {what} token {said}; give {what}=..., one of its"
+        f" special tokens: {', '.join(map(repr, special)) or 'it has none'}."
+      )
+    return id_
+
+  def _optional(self, token: str | None) -> int | None:
+    return None if token is None else self._tokenizer.token_to_id(token)
+
+  # gin and tf.data copy vocabularies; the library's object is rebuilt.
+  def __getstate__(self):
+    return {k: v for k, v in self.__dict__.items() if k != "_tokenizer"}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state)
+    self._tokenizer = self._read()
+
+  @property
+  def bos_id(self) -> int | None:
+    return self._bos
+
+  @property
+  def eos_id(self) -> int:
+    return self._eos
+
+  @property
+  def pad_id(self) -> int:
+    return self._pad
+
+  @property
+  def unk_id(self) -> int | None:
+    return self._unk
+
+  @property
+  def _base_vocab_size(self) -> int:
+    # Ids may have gaps, and added tokens come after the model's.
+    return 1 + max(self._tokenizer.get_vocab().values())
+
+  def _encode(self, s: str) -> list[int]:
+    return self._tokenizer.encode(s, add_special_tokens=False).ids
+
+  def _decode(self, ids) -> str:
+    return self._tokenizer.decode([int(i) for i in ids])
+
+  def _encode_many(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    encoded = self._tokenizer.encode_batch(
+      [t.decode("utf-8") for t in texts.tolist()], add_special_tokens=False
+    )
+    ids = [e.ids for e in encoded]
+    flat = np.fromiter((i for row in ids for i in row), np.int32)
+    return flat, np.array([len(row) for row in ids], np.int64)
+
+  def _encode_tf(self, s):
+    s = tf.convert_to_tensor(s)
+    flat, lengths = tf.numpy_function(
+      self._encode_many,
+      [tf.reshape(s, [-1])],
+      (tf.int32, tf.int64),
+      stateful=False,
+    )
+    flat.set_shape([None])
+    if s.shape.rank == 0:
+      return flat
+    if s.shape.rank != 1:
+      raise ValueError(f"encode_tf takes one text or a vector, not {s.shape}")
+    lengths.set_shape(s.shape)
+    return tf.RaggedTensor.from_row_lengths(flat, lengths)
+
+  def _decode_tf(self, ids):
+    if isinstance(ids, tf.RaggedTensor):
+      ids = ids.to_tensor(self.pad_id)
+
+    def decode(rows: np.ndarray) -> np.ndarray:
+      return np.array([self._decode(r).encode() for r in rows], object)
+
+    ids = tf.convert_to_tensor(ids)
+    texts = tf.numpy_function(
+      decode, [tf.reshape(ids, [-1, tf.shape(ids)[-1]])], tf.string
+    )
+    texts = tf.reshape(texts, tf.shape(ids)[:-1])
+    texts.set_shape(ids.shape[:-1])
+    return texts
+
+  def __eq__(self, other):
+    return (
+      isinstance(other, TokenizerVocabulary)
+      and self._tokenizer.to_str() == other._tokenizer.to_str()
+      and (self._pad, self._eos) == (other._pad, other._eos)
+    )
+
+  def __str__(self):
+    return f"TokenizerVocabulary({self.path})"
+
+
+def _config(path: pathlib.Path) -> dict[str, str]:
+  """Special tokens of `tokenizer_config.json`, as text."""
+  beside = path.with_name("tokenizer_config.json")
+  if not beside.is_file():
+    return {}
+  try:
+    read = json.loads(beside.read_text(encoding="utf-8"))
+  except ValueError as e:
+    raise UserError(f"{beside} is not JSON ({e}).") from e
+  out = {}
+  for name in ("pad_token", "eos_token", "bos_token", "unk_token"):
+    token = read.get(name)
+    if isinstance(token, dict):  # older files write {"content": ...}
+      token = token.get("content")
+    if isinstance(token, str):
+      out[name] = token
+  return out

@@ -1,0 +1,312 @@
+r"""Tokenise, and trim what does not fit: an input field, never the rest.
+
+The instruction, the options, the answer cue and the wrapper around them are
+never cut. The longest input field of the row's template gives way first, from
+its end and at a word boundary, until it is no longer the longest; then the
+longest fields give way together. Targets that are too long lose their end;
+EOS stays. Rows that fit are untouched.
+
+Everything here is one `tf.function` per (vocabulary, lengths), traced once and
+shared by all tasks: a task passes its tables as tensors, so that a mixture of
+sixty tasks builds this graph once, not sixty times.
+
+Source: facts/flan2021.md, section 7: the published code cuts the end of the
+prompt, where instruction, options and cue stand.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import seqio
+import tensorflow as tf
+
+from flan_jax.data import template
+from flan_jax.errors import UserError
+
+NO_LIMIT = 2**30
+
+# Put between words so that a split keeps every character of the text.
+_MARK = "\x1e"
+
+
+class Encoded(NamedTuple):
+  """What the graph makes of a batch.
+
+  Attributes:
+    inputs_BS, targets_BT: token ids with EOS, ragged int32.
+    inputs_text_B, targets_text_B: the texts they were made from.
+    trimmed_B: tokens that trimming removed from both, int32.
+  """
+
+  inputs_BS: Any
+  targets_BT: Any
+  inputs_text_B: Any
+  targets_text_B: Any
+  trimmed_B: Any
+
+
+def encode_batch(vocabulary: seqio.Vocabulary, text_B):
+  """Token ids of each text, without EOS: ragged int32 [B, (S)].
+
+  seqio promises `encode_tf` for one text; some vocabularies take a batch.
+  """
+  if isinstance(vocabulary, seqio.ByteVocabulary):
+    bytes_BS = tf.strings.bytes_split(text_B)
+    ids = tf.reshape(tf.io.decode_raw(bytes_BS.flat_values, tf.uint8), [-1])
+    return bytes_BS.with_flat_values(tf.cast(ids, tf.int32) + 3)
+  ids_BS = vocabulary.encode_tf(text_B)
+  if isinstance(ids_BS, tf.RaggedTensor):
+    return ids_BS
+  return tf.map_fn(
+    vocabulary.encode_tf,
+    text_B,
+    fn_output_signature=tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0),
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+  """Vocabulary and lengths that rows are tokenised and trimmed with.
+
+  Attributes:
+    vocabulary: of inputs and targets.
+    inputs_length, targets_length: in tokens, EOS included.
+    inputs_eos, targets_eos: whether EOS is appended.
+  """
+
+  vocabulary: seqio.Vocabulary
+  inputs_length: int = NO_LIMIT
+  targets_length: int = NO_LIMIT
+  inputs_eos: bool = True
+  targets_eos: bool = True
+
+  @functools.cached_property
+  def encode(self):
+    """`encode(tables, fields_BF, row_template_B, index_B) -> Encoded`."""
+    text, ints = tf.string, tf.int32
+    matrix = (None, None)
+    tables = template.Tables(
+      tf.TensorSpec((), text),
+      tf.TensorSpec((None,), ints),
+      *(tf.TensorSpec(matrix, d) for d in (text, ints, text, ints, ints)),
+    )
+    return tf.function(
+      self._encode,
+      input_signature=[
+        tables,
+        tf.TensorSpec(matrix, text),
+        tf.TensorSpec((None,), ints),
+        tf.TensorSpec((None,), tf.int64),
+      ],
+      autograph=False,
+    )
+
+  def _encode(self, tables, fields_BF, row_template_B, index_B) -> Encoded:
+    render = functools.partial(
+      template.join, tables.input_text_TP, tables.input_slot_TP
+    )
+    limit = self.inputs_length - self.inputs_eos
+    first_B = render(fields_BF, row_template_B)
+    tokens_BS = self._tokens(first_B)
+    before_B = tokens_BS.row_lengths()
+    text_B = first_B
+    if self.inputs_length < NO_LIMIT:
+      over = tf.where(before_B > limit)[:, 0]
+      rows = Rows(
+        tf.gather(fields_BF, over),
+        tf.gather(row_template_B, over),
+        tf.gather(index_B, over),
+      )
+      short_text_O, short_OS = self._shorten(tables, render, rows, limit)
+      text_B = tf.tensor_scatter_nd_update(
+        first_B, over[:, None], short_text_O
+      )
+      # The shortened rows stand behind the batch; each row takes its own.
+      place_B = tf.tensor_scatter_nd_update(
+        tf.range(tf.size(first_B, tf.int64)),
+        over[:, None],
+        tf.size(first_B, tf.int64) + tf.range(tf.size(over, tf.int64)),
+      )
+      tokens_BS = tf.gather(tf.concat([tokens_BS, short_OS], 0), place_B)
+    target_B = template.join(
+      tables.target_text_TP, tables.target_slot_TP, fields_BF, row_template_B
+    )
+    full_BT = self._tokens(target_B)
+    target_BT = full_BT
+    if self.targets_length < NO_LIMIT:
+      target_BT = full_BT[:, : self.targets_length - self.targets_eos]
+    trimmed_B = (before_B - tokens_BS.row_lengths()) + (
+      full_BT.row_lengths() - target_BT.row_lengths()
+    )
+    return Encoded(
+      self._eos(tokens_BS, self.inputs_eos),
+      self._eos(target_BT, self.targets_eos),
+      text_B,
+      target_B,
+      tf.cast(trimmed_B, tf.int32),
+    )
+
+  def _tokens(self, text_B):
+    return encode_batch(self.vocabulary, text_B).with_row_splits_dtype(tf.int64)
+
+  def _eos(self, tokens_BS, wanted: bool):
+    if not wanted:
+      return tokens_BS
+    eos_B1 = tf.fill([tokens_BS.nrows(), 1], self.vocabulary.eos_id)
+    return tf.concat([tokens_BS, tf.cast(eos_B1, tf.int32)], axis=1)
+
+  def _shorten(self, tables, render, rows: "Rows", limit: int):
+    """Texts and tokens of rows that are too long, shortened to `limit`."""
+    uses_OF = tf.cast(tf.gather(tables.uses_TF, rows.template), tf.int64)
+
+    def over(fields_OF):
+      tokens_OS = self._tokens(render(fields_OF, rows.template))
+      return tf.maximum(tokens_OS.row_lengths() - limit, 0)
+
+    def unfinished(fields_OF, excess_O):
+      spare_O = tf.reduce_any((uses_OF > 0) & (fields_OF != ""), axis=1)
+      return tf.reduce_any((excess_O > 0) & spare_O)
+
+    def cut(fields_OF, excess_O):
+      fields_OF = self._cut(fields_OF, uses_OF, excess_O)
+      return fields_OF, over(fields_OF)
+
+    fields_OF, excess_O = tf.while_loop(
+      unfinished,
+      cut,
+      (rows.fields, over(rows.fields)),
+      shape_invariants=(tf.TensorShape([None, None]), tf.TensorShape([None])),
+    )
+    number_O = tf.gather(tables.template_T, rows.template)
+    length_O = excess_O + self.inputs_length
+    fits = template.fail_if(
+      excess_O > 0,
+      {template.INDEX: rows.index},
+      "task '{}', template {}: with all its fields emptied the prompt is still"
+      f" {{}} tokens long, more than the inputs' length {self.inputs_length}."
+      " Raise TASK_FEATURE_LENGTHS['inputs'] to more than that (row {}).",
+      tables.task,
+      number_O,
+      length_O,
+    )
+    with tf.control_dependencies([fits]):
+      text_O = render(fields_OF, rows.template)
+    return text_O, self._tokens(text_O)
+
+  def _cut(self, fields_OF, uses_OF, excess_O):
+    """Fields cut to one level, the highest that removes `excess_O` tokens.
+
+    With the fields of a template sorted by length l_1 ≥ l_2 ≥ …, each used
+    u_i times, cutting all to level L removes Σ u_i max(l_i - L, 0); that is
+    at least the excess e for L = max_j (Σ_{i≤j} u_i l_i - e) / Σ_{i≤j} u_i.
+    """
+    pieces = self._pieces(fields_OF)
+    length_OF = tf.reshape(
+      tf.reduce_sum(pieces.tokens, axis=1), tf.shape(fields_OF)
+    )
+    # White space alone may be no token; it still has to go in the end.
+    length_OF = tf.maximum(length_OF, tf.cast(fields_OF != "", tf.int64))
+    length_OF = tf.where(uses_OF > 0, length_OF, 0)
+    order_OF = tf.argsort(length_OF, axis=1, direction="DESCENDING")
+    u_OF = tf.gather(uses_OF, order_OF, batch_dims=1)
+    l_OF = tf.gather(length_OF, order_OF, batch_dims=1)
+    u_sum_OF = tf.cumsum(u_OF, axis=1)
+    left_OF = tf.cumsum(u_OF * l_OF, axis=1) - excess_O[:, None]
+    level_OF = tf.where(u_sum_OF > 0, left_OF // tf.maximum(u_sum_OF, 1), 0)
+    level_O = tf.maximum(tf.reduce_max(level_OF, axis=1), 0)
+    too_long_OF = (
+      (excess_O[:, None] > 0) & (uses_OF > 0) & (length_OF > level_O[:, None])
+    )
+    level_N = tf.reshape(
+      tf.broadcast_to(level_O[:, None], tf.shape(fields_OF)), [-1]
+    )
+    cut_OF = tf.reshape(pieces.keep(level_N), tf.shape(fields_OF))
+    return tf.where(too_long_OF, cut_OF, fields_OF)
+
+  def _pieces(self, fields_OF) -> "Pieces":
+    """Every field split before its white space: "a b" is "a", " b"."""
+    marked = tf.strings.regex_replace(
+      tf.reshape(fields_OF, [-1]), r"(\S)(\s)", r"\1" + _MARK + r"\2"
+    )
+    text = tf.strings.split(marked, _MARK)
+    tokens = encode_batch(self.vocabulary, text.flat_values).row_lengths()
+    return Pieces(text, text.with_flat_values(tf.cast(tokens, tf.int64)))
+
+
+class Rows(NamedTuple):
+  """Rows that are too long: fields [O, F + 1], template [O], index [O]."""
+
+  fields: Any
+  template: Any
+  index: Any
+
+
+class Pieces(NamedTuple):
+  """Words of N fields with the white space before them, and their tokens."""
+
+  text: Any
+  tokens: Any
+
+  def keep(self, level_N):
+    """Each field's first words that are together `level_N` tokens at most.
+
+    A first word that alone is longer is cut within (scripts without spaces,
+    long links); the estimate of its characters is corrected by the loop.
+    """
+    total = tf.cumsum(self.tokens.flat_values)
+    # Sum up to and including a word, within its own field.
+    base = tf.concat([tf.zeros([1], tf.int64), total], 0)
+    start_N = tf.gather(base, self.tokens.row_starts())
+    row = self.tokens.value_rowids()
+    fits = total - tf.gather(start_N, row) <= tf.gather(level_N, row)
+    kept = tf.ragged.boolean_mask(self.text, self.text.with_flat_values(fits))
+    text_N = tf.strings.reduce_join(kept, axis=1)
+    first_N = tf.strings.reduce_join(self.text[:, :1], axis=1)
+    tokens_N = tf.reduce_sum(self.tokens[:, :1], axis=1)
+    letters_N = tf.cast(tf.strings.length(first_N, "UTF8_CHAR"), tf.int64)
+    share_N = letters_N * level_N // tf.maximum(tokens_N, 1)
+    part_N = tf.strings.substr(
+      first_N,
+      tf.zeros_like(share_N),
+      tf.minimum(share_N, letters_N),
+      "UTF8_CHAR",
+    )
+    text_N = tf.where(tokens_N > level_N, part_N, text_N)
+    return tf.where(level_N > 0, text_N, "")
+
+
+_ENCODERS: dict[tuple, Encoder] = {}
+
+
+def encoder(
+  features: Mapping[str, seqio.Feature], lengths: Mapping[str, int] | None
+) -> Encoder:
+  """The encoder of seqio's output features and lengths, made once for each.
+
+  Raises:
+    UserError: inputs and targets have different vocabularies, or a length
+      leaves no room for one token and EOS.
+  """
+  inputs, targets = features["inputs"], features["targets"]
+  if inputs.vocabulary != targets.vocabulary:
+    raise UserError(
+      "inputs and targets have different vocabularies,"
+      f" {inputs.vocabulary} and {targets.vocabulary}; give both the same."
+    )
+  limits = []
+  for name in ("inputs", "targets"):
+    length = (lengths or {}).get(name)
+    if length is not None and length < 2:
+      raise UserError(
+        f"TASK_FEATURE_LENGTHS[{name!r}] is {length}; at least 2 are needed,"
+        " for one token and EOS."
+      )
+    limits.append(NO_LIMIT if length is None else int(length))
+  key = (id(inputs.vocabulary), *limits, inputs.add_eos, targets.add_eos)
+  if key not in _ENCODERS:
+    _ENCODERS[key] = Encoder(
+      inputs.vocabulary, *limits, inputs.add_eos, targets.add_eos
+    )
+  return _ENCODERS[key]

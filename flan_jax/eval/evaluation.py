@@ -1,0 +1,134 @@
+"""Evaluation: what one model scores on the held-out tasks, as one value.
+
+It is made by `flan_jax/evaluate.py`, read by `report.py` and the trainer, and
+goes to JSON and back without loss.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flan_jax.eval import protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """One prompt with the model's answer, to be looked at.
+
+  Attributes:
+    scores: one per choice (nats); empty for free text.
+    answer: chosen or generated text.
+    expected: the right choice, or the first reference.
+    correct: None for free text.
+  """
+
+  task: str
+  template: int
+  index: int
+  prompt: str
+  choices: tuple[str, ...]
+  scores: tuple[float, ...]
+  answer: str
+  expected: str
+  correct: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Results of one model on a set of held-out tasks; JSON and back.
+
+  Attributes:
+    tasks: by name, in the order given.
+    clusters: means by cluster.
+    samples: the same prompts for every model evaluated on the set.
+    split: the split that is reported.
+    examples: (row, template) pairs scored or answered, all splits.
+    seconds: wall time of the model's part.
+    cut: generated answers that reached the length limit, by task.
+    score: `sum` or `mean`, how choices were scored.
+  """
+
+  tasks: Mapping[str, protocol.TaskResult]
+  clusters: Mapping[str, protocol.ClusterResult]
+  samples: tuple[Sample, ...]
+  split: str
+  examples: int
+  seconds: float
+  cut: Mapping[str, int]
+  score: str
+
+  @property
+  def mean(self) -> float:
+    """Mean over clusters of the cluster means: one number for a checkpoint."""
+    means = [c.mean for c in self.clusters.values()]
+    return sum(means) / len(means)
+
+  @property
+  def headline(self) -> dict[str, float]:
+    """Scalars for a log, such as `eval/rte/accuracy_mean`.
+
+    Per task and metric `_mean`, `_median` and (with development rows)
+    `_best_dev`; per cluster `eval/cluster/<name>`; and `eval/mean`.
+    """
+    out = {}
+    for task in self.tasks.values():
+      for name, result in task.metrics.items():
+        stem = f"eval/{task.task}/{name}"
+        out[f"{stem}_mean"] = result.spread.mean
+        out[f"{stem}_median"] = result.spread.median
+        if result.best_dev_score is not None:
+          out[f"{stem}_best_dev"] = result.best_dev_score
+    for name, cluster in self.clusters.items():
+      out[f"eval/cluster/{name or 'none'}"] = cluster.mean
+    out["eval/mean"] = self.mean
+    return out
+
+  def to_json(self) -> dict[str, Any]:
+    """Plain dicts, lists, texts and numbers."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> "Evaluation":
+    """The inverse of `to_json`."""
+    return cls(
+      **{
+        **value,
+        "tasks": {k: _task_result(v) for k, v in value["tasks"].items()},
+        "clusters": {
+          k: protocol.ClusterResult(**{**v, "tasks": tuple(v["tasks"])})
+          for k, v in value["clusters"].items()
+        },
+        "samples": tuple(
+          Sample(
+            **{
+              **s,
+              "choices": tuple(s["choices"]),
+              "scores": tuple(s["scores"]),
+            }
+          )
+          for s in value["samples"]
+        ),
+      }
+    )
+
+
+def _task_result(value: Mapping[str, Any]) -> protocol.TaskResult:
+  def scores(by_template):
+    return {int(t): s for t, s in by_template.items()}
+
+  results = {
+    name: protocol.MetricResult(
+      **{
+        **m,
+        "scores": scores(m["scores"]),
+        "dev_scores": scores(m["dev_scores"]),
+        "spread": protocol.Spread(**m["spread"]),
+        "interval": m["interval"] and tuple(m["interval"]),
+      }
+    )
+    for name, m in value["metrics"].items()
+  }
+  return protocol.TaskResult(
+    **{**value, "templates": tuple(value["templates"]), "metrics": results}
+  )

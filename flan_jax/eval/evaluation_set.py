@@ -1,0 +1,135 @@
+"""EvaluationSet: held-out rows, rendered, tokenised and batched once.
+
+All tasks go through the same batches of a few shapes, so the number of
+compilations does not grow with the number of tasks; and before and after
+tuning it is the same rows in the same batches.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flan_jax.data import catalogue, spec, template
+from flan_jax.data import evaluation as evaluation_data
+from flan_jax.errors import UserError
+from flan_jax.eval import generation, protocol, rank
+
+SPLITS = ("validation", "test")
+
+
+@dataclasses.dataclass
+class EvaluationSet:
+  """Rendered, tokenised, batched examples of several tasks; see `prepare`.
+
+  Attributes:
+    tasks: in the order given.
+    cluster_of: task name -> cluster.
+    examples: split -> examples of all tasks and their scored templates.
+    vocabulary: decodes generated answers.
+    lengths: limits in tokens.
+    batch_size: inputs per batch.
+  """
+
+  tasks: tuple[spec.Task, ...]
+  cluster_of: Mapping[str, str]
+  examples: Mapping[str, list[evaluation_data.EvalExample]]
+  vocabulary: Any
+  lengths: Mapping[str, int]
+  batch_size: int
+  _plans: dict[tuple[str, ...], tuple[rank.Plan, generation.Plan]] = (
+    dataclasses.field(default_factory=dict, repr=False)
+  )
+
+  @classmethod
+  def prepare(
+    cls,
+    tasks: Iterable[spec.Task],
+    *,
+    vocabulary: Any,
+    lengths: Mapping[str, int],
+    batch_size: int,
+    max_examples: int | None = None,
+    splits: Sequence[str] = SPLITS,
+    wrapper: template.Wrapper = template.PLAIN,
+    cluster_of: Mapping[str, str] | None = None,
+  ) -> "EvaluationSet":
+    """Reads and renders every task's rows with all its scored templates.
+
+    Args:
+      tasks: at least one, each prepared in the data folder.
+      vocabulary: tokenises prompts and choices, decodes answers.
+      lengths: `inputs` and `targets`, limits in tokens.
+      batch_size: inputs per batch.
+      max_examples: rows per task and split; None is all.
+      splits: what to read: `validation`, `test` or both.
+      wrapper: text around each prompt, as in the training mixture.
+      cluster_of: task name -> cluster; default: `tasks/clusters.py`.
+
+    Raises:
+      UserError: no task, a task given twice, an unknown split, or no rows.
+    """
+    tasks = tuple(tasks)
+    names = [t.name for t in tasks]
+    if not tasks or len(set(names)) != len(names):
+      raise UserError(f"evaluation needs tasks, each once; got {names}.")
+    if not splits or set(splits) - set(SPLITS):
+      raise UserError(f"evaluation splits {splits}: use some of {SPLITS}.")
+    if cluster_of is None:
+      cluster_of = _cluster_of()
+    examples: dict[str, list] = {}
+    for split in splits:
+      examples[split] = []
+      for task in tasks:
+        rows = evaluation_data.evaluation_examples(
+          task,
+          split,
+          vocabulary=vocabulary,
+          lengths=lengths,
+          templates=protocol.scored_templates(task),
+          max_examples=max_examples,
+          wrapper=wrapper,
+        )
+        if not rows:
+          raise UserError(
+            f"task {task.name!r}: split {split!r} has no row to evaluate;"
+            " prepare a copy with more rows or leave the task out."
+          )
+        examples[split] += rows
+    return cls(
+      tasks, cluster_of, examples, vocabulary, dict(lengths), batch_size
+    )
+
+  @property
+  def rows(self) -> dict[str, dict[str, int]]:
+    """Distinct rows by task and split: `{"rte": {"test": 277}}`."""
+    out: dict[str, dict[str, set]] = {}
+    for split, examples in self.examples.items():
+      for e in examples:
+        out.setdefault(e.task, {}).setdefault(split, set()).add(e.index)
+    return {
+      task: {split: len(rows) for split, rows in by.items()}
+      for task, by in out.items()
+    }
+
+  def plans(
+    self, splits: Sequence[str]
+  ) -> tuple[rank.Plan, generation.Plan]:
+    """Batches for `splits`, made on the first call."""
+    splits = tuple(splits)
+    if splits not in self._plans:
+      free = {t.name for t in self.tasks if t.kind == "generation"}
+      pool = [e for split in splits for e in self.examples[split]]
+      size = {"batch_size": self.batch_size, "lengths": self.lengths}
+      self._plans[splits] = (
+        rank.plan([e for e in pool if e.task not in free], **size),
+        generation.plan([e for e in pool if e.task in free], **size),
+      )
+    return self._plans[splits]
+
+
+def _cluster_of() -> dict[str, str]:
+  return {
+    task: cluster
+    for cluster, tasks in catalogue.clusters().items()
+    for task in tasks
+  }

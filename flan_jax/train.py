@@ -1,0 +1,399 @@
+"""Tunes a checkpoint on a mixture and evaluates it on held-out clusters.
+
+Read top to bottom: data, model, state, evaluation before, steps, evaluation
+after, report. What a batch goes through before the step is
+`training/input.py`; the step is `training/step.py`.
+
+  python launch/run.py --gin_file=gin/flan_holdout_nli.gin
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from flan_jax import evaluate, summary
+from flan_jax.data import catalogue, features, mixtures
+from flan_jax.data import directory as directory_lib
+from flan_jax.data import vocabulary as vocabulary_lib
+from flan_jax.errors import UserError
+from flan_jax.eval import report
+from flan_jax.eval.evaluation import Evaluation
+from flan_jax.eval.evaluation_set import EvaluationSet
+from flan_jax.training import checkpoint, progress, sharding, writers
+from flan_jax.training import input as input_lib
+from flan_jax.training import loss as loss_lib
+from flan_jax.training import record as record_lib
+from flan_jax.training import state as state_lib
+from flan_jax.training import step as step_lib
+from flan_jax.training import validation as validation_lib
+
+# A training step whose loss is not finite is skipped; this many in a row mean
+# that the run does not recover.
+MAX_NONFINITE_STEPS = 20
+# Batches of validation rows for the teacher-forced loss: enough for a curve.
+VALIDATION_BATCHES = 8
+
+
+def train(
+  *,
+  mixture_or_task_name: str,
+  eval_mixture_or_task_name: str | None,
+  task_feature_lengths: Mapping[str, int],
+  vocabulary: Any,
+  model: Any,
+  optimizer: Any,
+  train_steps: int,
+  batch_size: int,
+  mixture_or_task_module: str | None = None,
+  tfds_data_dir: str | None = None,
+  missing_datasets: str = "error",
+  model_dir: str | None = None,
+  initial_checkpoint_path: str | None = None,
+  microbatches: int = 1,
+  pack: bool = True,
+  random_seed: int = 0,
+  z_loss: float = 1e-4,
+  label_smoothing: float = 0.0,
+  loss_normalizing_factor: str | float | None = loss_lib.REAL_TOKENS,
+  log_period: int = 10,
+  checkpoint_period: int = 100,
+  checkpoints_to_keep: int = 2,
+  eval_period: int = 200,
+  eval_examples: int | None = 50,
+) -> pathlib.Path:
+  """Trains, evaluates and reports; goes on where an earlier start stopped.
+
+  Args:
+    mixture_or_task_name: seqio name of what to train on (its `train` split).
+    eval_mixture_or_task_name: catalogue mixture whose tasks are held out and
+      evaluated with all templates; None evaluates nothing.
+    task_feature_lengths: tokens a row, `{"inputs": 256, "targets": 64}`.
+    vocabulary: a seqio vocabulary.
+    model: `models/t5.py: EncoderDecoder`.
+    optimizer: of `training/optimiser.py`.
+    train_steps: updates in all.
+    batch_size: packed rows an update, over all devices and micro-batches.
+    mixture_or_task_module: module to import, which registers seqio tasks.
+    tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
+    missing_datasets: "error" or "skip", for datasets that are not prepared.
+    model_dir: the run's folder; None makes one under `runs/`.
+    initial_checkpoint_path: parameters to start from; None: random.
+    microbatches: parts of a batch whose gradients are added up.
+    pack: several examples a row.
+    random_seed: of parameters, data order, templates drawn and dropout.
+    z_loss: weight of log(Z)^2, `LossConfig`.
+    label_smoothing: see `LossConfig`.
+    loss_normalizing_factor: see `LossConfig`.
+    log_period: steps between lines of the progress display.
+    checkpoint_period: steps between checkpoints.
+    checkpoints_to_keep: latest ones; the best by validation loss stays too.
+    eval_period: steps between evaluations.
+    eval_examples: rows at most per held-out dataset and split; None: all.
+
+  Returns:
+    The run's folder.
+
+  Raises:
+    UserError: everything that a user can mend, before the first step where
+      it can be known then.
+  """
+  display = progress.Display()
+  _check_numbers(
+    train_steps=train_steps,
+    batch_size=batch_size,
+    log_period=log_period,
+    checkpoint_period=checkpoint_period,
+    eval_period=eval_period,
+  )
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(batch_size, mesh, microbatches)
+  _check_vocabulary(vocabulary, model)
+
+  # Data: names -> tasks -> what is there.
+  if mixture_or_task_module is not None:
+    importlib.import_module(mixture_or_task_module)
+  catalogue.register(vocabulary)
+  data = directory_lib.choose(tfds_data_dir, catalogue.load())
+  training = mixtures.resolve(mixture_or_task_name, missing_datasets)
+  held_out, missing = None, dict(training.missing)
+  if eval_mixture_or_task_name is not None:
+    held_out = mixtures.resolve(eval_mixture_or_task_name, missing_datasets)
+    missing |= held_out.missing
+
+  # The run: its record, its folder, what it is going to do.
+  record = record_lib.make(
+    {
+      "source": "sample" if data.embedded else str(data.path.resolve()),
+      "train": _described(training),
+      "eval": _described(held_out) if held_out is not None else {},
+      "missing": sorted(missing),
+    }
+  )
+  folder = record_lib.choose_directory(model_dir, record)
+  resumed = record_lib.claim(folder, record)
+  lengths = dict(task_feature_lengths)
+
+  # State: from this run's latest checkpoint, a given one, or fresh.
+  checkpoints = checkpoint.Checkpoints(
+    folder / "checkpoints",
+    keep=checkpoints_to_keep,
+    keep_best=1,
+    best_metric="validation/loss",
+    best_mode="min",
+  )
+  state = _initial_state(
+    model, optimizer, random_seed, initial_checkpoint_path, mesh
+  )
+  restored = checkpoints.restore_latest(state)
+  if restored is not None:
+    state = restored[0]
+  start = int(state.step)
+  batches = input_lib.ReadAhead(
+    input_lib.training_batches(
+      training.mixture,
+      convert=features.encoder_decoder_batches,
+      lengths=lengths,
+      batch_size=batch_size,
+      seed=random_seed,
+      pack=pack,
+      start_step=start,
+    )
+  )
+  summary.start(
+    display,
+    folder=folder,
+    data=data,
+    training=training,
+    held_out=held_out,
+    model=model,
+    params=state.params,
+    train_steps=train_steps,
+  )
+  summary.missing(display, missing)
+  lost = vocabulary_lib.check_representable(
+    vocabulary, vocabulary_lib.template_texts(_tasks(training, held_out))
+  )
+  if lost:
+    display.say(f"note: {vocabulary_lib.describe_lost(vocabulary, lost)}\n")
+  if resumed:
+    display.say(f"going on with this run from step {start:,}\n")
+
+  # What is compiled, and what is evaluated.
+  loss_config = loss_lib.LossConfig(
+    z_loss, label_smoothing, loss_normalizing_factor
+  )
+  train_step = jax.jit(
+    functools.partial(
+      step_lib.train_step,
+      model=model,
+      optimiser=optimizer,
+      loss_config=loss_config,
+      accumulate=microbatches,
+      dropout_seed=random_seed,
+    ),
+    donate_argnums=0,
+  )
+  validation = validation_lib.Validation(
+    training.mixture,
+    model=model,
+    loss_config=loss_config,
+    convert=features.encoder_decoder_batches,
+    lengths=lengths,
+    batch_size=batch_size,
+    mesh=mesh,
+    batches=VALIDATION_BATCHES,
+    accumulate=microbatches,
+  )
+  held_out_set = None
+  if held_out is not None:
+    held_out_set = EvaluationSet.prepare(
+      [catalogue.get(name) for name in held_out.present],
+      vocabulary=vocabulary,
+      lengths=lengths,
+      batch_size=batch_size,
+      max_examples=eval_examples,
+    )
+  log = writers.MetricsLog(folder, start)
+
+  def measure(params, step: int) -> dict[str, float]:
+    scalars = validation(params)
+    if held_out_set is not None:
+      result = _held_out(model, params, held_out_set, folder, step)
+      scalars |= result.headline
+    log.write(step, scalars)
+    said = f"step {step:,}: validation loss {scalars['validation/loss']:.3f}"
+    if held_out_set is not None:
+      said += f", held-out mean {scalars['eval/mean']:.1f}"
+    display.say(said)
+    return scalars
+
+  if start == 0:
+    measure(state.params, 0)
+
+  # The steps. Metrics stay on the device until they are logged, so that the
+  # next step is dispatched while this one computes.
+  pending: list[tuple[int, Mapping[str, jax.Array]]] = []
+  nonfinite = 0
+  clock = time.monotonic()
+  with display.steps(train_steps, start) as bar:
+    for step in range(start + 1, train_steps + 1):
+      batch = sharding.put_batch(next(batches), mesh)
+      state, metrics = train_step(state, batch)
+      pending.append((step, metrics))
+      last = step == train_steps
+      if last or step == start + 1 or step % log_period == 0:
+        rows = _fetched(pending, clock)
+        for row in rows:
+          log.write(row["step"], {k: v for k, v in row.items() if k != "step"})
+        bar.update(step, rows[-1])
+        nonfinite = _nonfinite(rows, nonfinite)
+        pending, clock = [], time.monotonic()
+      scalars = {}
+      if last or step % eval_period == 0:
+        bar.pause()
+        scalars = measure(state.params, step)
+        bar.resume()
+        clock = time.monotonic()
+      if last or step % checkpoint_period == 0:
+        checkpoints.save(step, state, {"step": step}, scalars, final=last)
+  batches.close()
+  checkpoints.close()
+  log.close()
+
+  # The report.
+  before, after = _saved(folder, 0), _saved(folder, train_steps)
+  page = report.write_report(
+    folder,
+    run={**dataclasses.asdict(record), "data_label": data.label},
+    curves=writers.read(folder / "metrics.jsonl"),
+    before=before,
+    after=after,
+    missing=missing,
+  )
+  if after is not None:
+    summary.results(display, before, after)
+  display.say(f"checkpoint:   {checkpoints.directory}/checkpoint_{train_steps}")
+  display.say(f"TensorBoard:  tensorboard --logdir {folder / 'tensorboard'}")
+  display.say(f"report:       {page}")
+  return folder
+
+
+def _check_numbers(**numbers: int):
+  for name, value in numbers.items():
+    if not isinstance(value, int) or value < 1:
+      raise UserError(f"{name.upper()} is {value!r}; give 1 or more.")
+
+
+def _check_vocabulary(vocabulary, model):
+  """An id beyond the embedding would be clamped by XLA without a word."""
+  size, rows = vocabulary.vocab_size, model.config.vocab_size
+  if size > rows:
+    raise UserError(
+      f"the vocabulary has {size:,} ids, the model's embedding {rows:,} rows:"
+      f" set T5Config.vocab_size to {math.ceil(size / 128) * 128:,} or more, or"
+      " give the vocabulary that the checkpoint was trained with."
+    )
+
+
+def _tasks(*resolved):
+  """Catalogue tasks of mixtures; other people's tasks have no templates."""
+  known = catalogue.load()
+  return [
+    known[name]
+    for mixture in resolved
+    if mixture is not None
+    for name in mixture.present
+    if name in known
+  ]
+
+
+def _described(resolved) -> dict[str, Any]:
+  """What identifies the data of a run: per task fingerprint, rows, rate."""
+  return {
+    "mixture": resolved.name,
+    "tasks": {
+      name: {
+        "fingerprint": resolved.fingerprints[name],
+        "rows": dict(resolved.rows[name]),
+        "rate": resolved.rates[name],
+      }
+      for name in resolved.present
+    },
+  }
+
+
+def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
+  everywhere = sharding.replicated(mesh)
+  init = jax.jit(model.init, out_shardings=everywhere)
+  if initial_checkpoint_path is None:
+    params = init(jax.random.key(seed))
+  else:
+    shapes = jax.eval_shape(model.init, jax.random.key(seed))
+    params = checkpoint.restore_params(initial_checkpoint_path, shapes)
+    params = jax.device_put(params, everywhere)
+  state = state_lib.create(params, optimizer)
+  return jax.device_put(state, everywhere)
+
+
+def _held_out(model, params, held_out_set, folder, step) -> Evaluation:
+  """Evaluates, and keeps the result beside the run for the report."""
+  result = evaluate.evaluate_tasks(
+    model,
+    params,
+    held_out_set,
+    predictions=folder / "predictions" / f"step_{step}.jsonl",
+  )
+  path = folder / f"evaluation_{step}.json"
+  draft = path.with_suffix(".tmp")
+  draft.write_text(json.dumps(result.to_json()))
+  os.replace(draft, path)
+  return result
+
+
+def _saved(folder, step) -> Evaluation | None:
+  path = folder / f"evaluation_{step}.json"
+  if not path.exists():
+    return None
+  return Evaluation.from_json(json.loads(path.read_text()))
+
+
+def _fetched(pending, clock) -> list[dict[str, float]]:
+  """Rows of metrics off the device; waits for the last step.
+
+  `train/tokens_per_second` counts tokens, not padding, of inputs and targets.
+  """
+  values = jax.device_get([metrics for _, metrics in pending])
+  seconds = time.monotonic() - clock
+  tokens = sum(v["input_tokens"] + v["target_tokens"] for v in values)
+  rate = float(tokens) / max(seconds, 1e-9)
+  return [
+    {
+      "step": step,
+      **{f"train/{name}": float(x) for name, x in value.items()},
+      "train/tokens_per_second": rate,
+    }
+    for (step, _), value in zip(pending, values, strict=True)
+  ]
+
+
+def _nonfinite(rows, before: int) -> int:
+  """Steps in a row whose loss was not finite; too many end the run."""
+  for row in rows:
+    before = before + 1 if row["train/nonfinite"] else 0
+    if before >= MAX_NONFINITE_STEPS:
+      raise UserError(
+        f"the loss or its gradient was not finite for {before} steps up to"
+        f" step {row['step']}; those updates were skipped. Lower LEARNING_RATE"
+        " or start from another checkpoint; this run's last checkpoint is from"
+        " before them or the same."
+      )
+  return before

@@ -1,0 +1,362 @@
+"""Checkpoints: saved in the background, verified before they are used.
+
+    checkpoints = Checkpoints(model_dir, keep=3)
+    restored = checkpoints.restore_latest(state)
+    if restored:
+      state, extra, step = restored
+    ...
+    checkpoints.save(step, state, {"data_position": 1600}, {"loss": 2.1})
+    ...
+    checkpoints.save(step, state, extra, final=True)
+    checkpoints.close()
+
+Orbax writes and reads the arrays, sharded as they are or as the template says.
+What is added here: a manifest with checksums that is written last
+(`integrity.py`), falling back past a torn checkpoint, and a failing save that
+does not end the run.
+"""
+
+import concurrent.futures
+import difflib
+import json
+import logging
+import math
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orbax.checkpoint as ocp
+
+from flan_jax.errors import UserError
+from flan_jax.training import integrity, restore
+
+_log = logging.getLogger(__name__)
+# What a failing disk or a full one raises, from Python and from TensorStore.
+_SAVE_ERRORS = (OSError, ValueError, RuntimeError)
+
+
+class Restored(NamedTuple):
+  """What `Checkpoints.restore_latest` found."""
+
+  state: Any
+  extra: dict[str, Any]
+  step: int
+
+
+class Checkpoints:
+  """The checkpoints of one run, `directory/checkpoint_<step>`.
+
+  Attributes:
+    directory: where they are.
+    steps: of the checkpoints that are there, ascending.
+  """
+
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    *,
+    keep: int = 3,
+    best_metric: str | None = None,
+    keep_best: int | None = None,
+    best_mode: str = "max",
+    max_failed_saves: int = 3,
+  ):
+    """Opens, or creates, the directory and tries to write in it.
+
+    Args:
+      directory: MODEL_DIR.
+      keep: how many of the newest to keep.
+      best_metric: a key of the `metrics` given to `save`.
+      keep_best: how many of the best by `best_metric` to keep besides; 1 if
+        None.
+      best_mode: "max" or "min": which value is better.
+      max_failed_saves: saves in a row that may fail; one more ends the run.
+
+    Raises:
+      UserError: the directory cannot be created or written, or an option is
+        out of range or has no effect.
+    """
+    if keep < 1 or max_failed_saves < 0:
+      raise UserError(
+        f"keep={keep}, max_failed_saves={max_failed_saves}: keep at least 1"
+        " checkpoint, and allow 0 or more failures."
+      )
+    if keep_best is None:
+      keep_best = 0 if best_metric is None else 1
+    elif best_metric is None or keep_best < 1:
+      raise UserError(
+        f"keep_best={keep_best} with best_metric={best_metric!r}: keep at least"
+        " 1, by a metric, or leave both out."
+      )
+    if best_mode not in ("max", "min"):
+      raise UserError(f"best_mode={best_mode!r}: it is 'max' or 'min'.")
+    self.directory = _writable(directory)
+    self._keep = keep
+    self._keep_best = keep_best
+    self._best_metric = best_metric
+    self._best_sign = 1.0 if best_mode == "max" else -1.0
+    self._max_failed_saves = max_failed_saves
+    self._failed_saves = 0
+    self._trusted = set()  # steps saved or restored by this object
+    self._pending = None
+    self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+    restore.quieten_orbax()
+    self._writer = _new_writer()
+    for left_over in self.directory.glob("checkpoint_*.deleting"):
+      shutil.rmtree(left_over, ignore_errors=True)
+
+  @property
+  def steps(self) -> list[int]:
+    return sorted(restore.checkpoints_in(self.directory))
+
+  def latest_path(self) -> pathlib.Path | None:
+    """The folder of the newest checkpoint, None if there is none."""
+    steps = self.steps
+    return self.directory / f"checkpoint_{steps[-1]}" if steps else None
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    extra: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    *,
+    final: bool = False,
+  ) -> bool:
+    """Copy the state, then write it in the background.
+
+    Returns as soon as the arrays are copied, so that the next step may donate
+    them. Waits for the save before it. The step of a checkpoint that this
+    object saved or restored is not saved again.
+
+    Args:
+      step: names the checkpoint.
+      state: pytree of arrays.
+      extra: JSON values to get back from `restore_latest`: position in the
+        data, seeds, whatever continues the run.
+      metrics: measured at this step, for `best_metric`.
+      final: wait until it is saved, and let a failure be an error.
+
+    Returns:
+      False if the save could not be started, which is reported and counted.
+
+    Raises:
+      UserError: more than `max_failed_saves` in a row failed; `final` and
+        this one failed; the step is already there from elsewhere.
+      TypeError: `extra` or `metrics` is not JSON.
+    """
+    metrics = {name: float(v) for name, v in (metrics or {}).items()}
+    extra = json.loads(json.dumps(dict(extra)))
+    self._collect()
+    path = self.directory / f"checkpoint_{step}"
+    if step in self._trusted:
+      return True
+    if path.exists():
+      raise UserError(
+        f"{path} exists, and this run neither wrote nor restored it: resume"
+        " from it, move it away, or choose another MODEL_DIR."
+      )
+    if metrics and self._best_metric and self._best_metric not in metrics:
+      near = difflib.get_close_matches(self._best_metric, metrics, 1, 0)[0]
+      raise UserError(
+        f"best_metric={self._best_metric!r} is not among the metrics saved at"
+        f" step {step}: did you mean {near!r}? They are {', '.join(metrics)}."
+      )
+    tree, arrays = restore.named(state)
+    try:
+      path.mkdir(parents=True)
+      self._writer.save(path / restore.STATE, args=ocp.args.PyTreeSave(tree))
+    except _SAVE_ERRORS as error:
+      self._failed(step, error, final=final)
+      return False
+    content = {
+      "step": step,
+      "arrays": {
+        name: {"shape": list(x.shape), "dtype": str(x.dtype)}
+        for name, x in arrays.items()
+      },
+      "metrics": metrics,
+      "extra": extra,
+    }
+    self._pending = step, self._worker.submit(self._commit, path, content)
+    return self._collect(final=True) if final else True
+
+  def wait(self) -> bool:
+    """Wait for the save in progress; False if it failed.
+
+    Raises:
+      UserError: more than `max_failed_saves` in a row failed.
+    """
+    return self._collect()
+
+  def close(self) -> None:
+    """Wait for the save in progress and release the threads."""
+    try:
+      self._collect()
+    finally:
+      self._worker.shutdown()
+      self._writer.close()
+
+  def restore_latest(self, template: Any) -> Restored | None:
+    """The newest whole checkpoint, or None if nothing was saved yet.
+
+    A torn one is named in a warning, renamed to `checkpoint_N.torn` and passed
+    over.
+
+    Args:
+      template: pytree of arrays or `jax.ShapeDtypeStruct`; the result has its
+        structure, shapes, dtypes and, where given, shardings.
+
+    Returns:
+      state, the `extra` it was saved with, and its step.
+
+    Raises:
+      UserError: every checkpoint that was once whole is damaged; or the newest
+        whole one does not fit the template: every missing, unexpected and
+        differing array is named.
+    """
+    self._collect()
+    damaged = []
+    for step, path in sorted(
+      restore.checkpoints_in(self.directory).items(), reverse=True
+    ):
+      try:
+        manifest = integrity.check(path)
+      except integrity.Torn as torn:
+        _set_aside(torn)
+        if torn.finished:
+          damaged.append(f"  {torn}")
+        continue
+      state = restore.read(path, manifest, template)
+      self._trusted.add(step)
+      return Restored(state, manifest["extra"], step)
+    if damaged:
+      raise UserError(
+        f"no usable checkpoint is left in {self.directory}:\n"
+        + "\n".join(damaged)
+        + "\nThey are kept as checkpoint_N.torn. Put a copy of one back under"
+        " its old name, or start from the beginning in another MODEL_DIR."
+      )
+    return None
+
+  def _commit(self, path, content):
+    """In the worker: when Orbax is done, make it count, then tidy up."""
+    self._writer.wait_until_finished()
+    integrity.commit(path, content)
+    try:
+      self._retain()
+    except OSError as error:
+      _log.warning("An old checkpoint could not be deleted: %s", error)
+
+  def _retain(self):
+    found = restore.checkpoints_in(self.directory)
+    metrics = {}
+    for step, path in found.items():
+      try:
+        metrics[step] = integrity.read(path)["metrics"]
+      except integrity.Torn:
+        continue
+    kept = retained(
+      metrics,
+      keep=self._keep,
+      keep_best=self._keep_best,
+      score=lambda m: self._best_sign * m.get(self._best_metric, math.nan),
+    )
+    for step in metrics.keys() - kept:
+      integrity.remove(found[step])
+
+  def _collect(self, *, final=False):
+    """The outcome of the save in progress, if there is one."""
+    if self._pending is None:
+      return True
+    step, future = self._pending
+    self._pending = None
+    try:
+      future.result()
+    except _SAVE_ERRORS as error:
+      self._failed(step, error, final=final)
+      return False
+    self._trusted.add(step)
+    self._failed_saves = 0
+    return True
+
+  def _failed(self, step, error, *, final):
+    path = self.directory / f"checkpoint_{step}"
+    # What was written counts for nothing, and a full disk needs the room.
+    shutil.rmtree(path, ignore_errors=True)
+    self._writer = _new_writer()
+    self._failed_saves += 1
+    reason = " ".join(str(error).split())[:500]
+    message = (
+      f"Saving {path} failed: {type(error).__name__}: {reason}"
+      f" (newest kept: {self.latest_path()})"
+    )
+    if final or self._failed_saves > self._max_failed_saves:
+      raise UserError(
+        f"{message}. {self._failed_saves} in a row failed"
+        f" (max_failed_saves={self._max_failed_saves}). Make room or make the"
+        " folder writable, and start again with the same command."
+      ) from error
+    _log.warning(
+      "%s. The run goes on: failure %d in a row; more than %d end it.",
+      message,
+      self._failed_saves,
+      self._max_failed_saves,
+    )
+
+
+def retained(metrics, *, keep, keep_best, score) -> set[int]:
+  """Which steps stay: the newest `keep` and the best `keep_best`.
+
+  >>> metrics = {10: {"a": 3.0}, 20: {"a": 9.0}, 30: {}, 40: {"a": 1.0}}
+  >>> sorted(retained(metrics, keep=2, keep_best=1,
+  ...                 score=lambda m: m.get("a", math.nan)))
+  [20, 30, 40]
+
+  Args:
+    metrics: step -> metrics.
+    keep: number of newest.
+    keep_best: number of best besides; of equal ones the newer is better.
+    score: of a checkpoint's metrics; NaN is never among the best.
+  """
+  newest = sorted(metrics)[-keep:]
+  ranked = sorted(
+    (score(m), step) for step, m in metrics.items() if score(m) == score(m)
+  )
+  best = [step for _, step in ranked[-keep_best:]] if keep_best else []
+  return {*newest, *best}
+
+
+def _set_aside(torn):
+  kept = torn.path
+  try:
+    kept = integrity.set_aside(torn.path)
+  except OSError as error:
+    _log.warning("%s could not be renamed: %s", torn.path, error)
+  _log.warning(
+    "%s is torn and not used: %s. Kept as %s; the checkpoint before it is used"
+    " if there is one.",
+    torn.path,
+    torn.fault,
+    kept.name,
+  )
+
+
+def _writable(directory):
+  directory = pathlib.Path(directory).absolute()
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".can_write_"):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"MODEL_DIR={directory} cannot be written: {error.strerror or error}."
+      " Choose another folder or change its permissions."
+    ) from error
+  return directory
+
+
+def _new_writer():
+  return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())

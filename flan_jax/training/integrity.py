@@ -1,0 +1,163 @@
+"""Whether a checkpoint on disk is whole: its manifest, written last.
+
+A checkpoint counts once `manifest.json` is in it. The manifest names every
+file with size and CRC-32, so that a file that was truncated, changed or lost
+afterwards is found and named before anything is read from it. (A CRC finds
+accidents, not forgeries.)
+
+    checkpoint_200/
+      state/...        written by Orbax
+      manifest.json    {"crc32": of what follows, "manifest": {"step": 200,
+                        "arrays": {name: shape, dtype}, "files": {path: bytes,
+                        crc32}, "metrics": {...}, "extra": {...}}}
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import zlib
+from typing import Any
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_CHUNK_BYTES = 1 << 22
+
+
+class Torn(Exception):
+  """A checkpoint that cannot be used.
+
+  Attributes:
+    path: of the checkpoint.
+    fault: the file and what is wrong with it.
+    finished: it was once whole, so something was lost; else its save was
+      interrupted, and nothing was ever promised.
+  """
+
+  def __init__(self, path: pathlib.Path, fault: str, *, finished: bool):
+    super().__init__(f"{path.name}: {fault}")
+    self.path = path
+    self.fault = fault
+    self.finished = finished
+
+
+def commit(directory: pathlib.Path, content: dict[str, Any]) -> None:
+  """Write the manifest of `directory`: from now on the checkpoint counts.
+
+  Every file is on the disk before the manifest gets its name, so neither a
+  kill nor a power cut leaves a manifest of files that are not there.
+
+  Args:
+    directory: whose files are complete.
+    content: JSON values, stored beside the list of files.
+
+  Raises:
+    OSError: reading or writing failed; the checkpoint does not count.
+  """
+  files = {}
+  for path in sorted(directory.rglob("*")):
+    if path.is_file() and path.name != MANIFEST:
+      _sync(path)
+      name = path.relative_to(directory).as_posix()
+      files[name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+  for path in (*directory.rglob("*"), directory):
+    if path.is_dir():
+      _sync(path)
+  text = json.dumps({"format": _FORMAT, **content, "files": files}, indent=1)
+  unfinished = directory / f"{MANIFEST}.unfinished"
+  body = {"crc32": _checksum(text.encode()), "manifest": json.loads(text)}
+  unfinished.write_text(json.dumps(body, indent=1))
+  _sync(unfinished)
+  unfinished.replace(directory / MANIFEST)
+  _sync(directory)
+  _sync(directory.parent)
+
+
+def read(directory: pathlib.Path) -> dict[str, Any]:
+  """The manifest of a checkpoint; its files are not looked at.
+
+  Raises:
+    Torn: it has none, or one that is damaged.
+  """
+  try:
+    text = (directory / MANIFEST).read_bytes()
+  except FileNotFoundError:
+    raise Torn(
+      directory,
+      f"it has no {MANIFEST}, so its save was interrupted",
+      finished=False,
+    ) from None
+  try:
+    body = json.loads(text)
+    manifest, expected = body["manifest"], body["crc32"]
+  except (ValueError, KeyError, TypeError):
+    raise Torn(
+      directory, f"{MANIFEST} is not readable", finished=True
+    ) from None
+  if _checksum(json.dumps(manifest, indent=1).encode()) != expected:
+    raise Torn(
+      directory, f"{MANIFEST} differs from its checksum", finished=True
+    )
+  return manifest
+
+
+def check(directory: pathlib.Path) -> dict[str, Any]:
+  """The manifest of a checkpoint all of whose files are as they were written.
+
+  Raises:
+    Torn: naming the first file that is missing, of another size or changed.
+  """
+  manifest = read(directory)
+  for name, expected in manifest["files"].items():
+    path = directory / name
+    try:
+      size = path.stat().st_size
+      if size != expected["bytes"]:
+        fault = f"{name} has {size} bytes instead of {expected['bytes']}"
+      elif _crc32(path) != expected["crc32"]:
+        fault = f"{name} differs from its checksum"
+      else:
+        continue
+    except FileNotFoundError:
+      fault = f"{name} is missing"
+    except OSError as error:
+      fault = f"{name} cannot be read ({error.strerror})"
+    raise Torn(directory, fault, finished=True)
+  return manifest
+
+
+def set_aside(directory: pathlib.Path) -> pathlib.Path:
+  """Rename `checkpoint_N` to `checkpoint_N.torn` and return the new path."""
+  for number in range(1, 1000):
+    suffix = ".torn" if number == 1 else f".torn{number}"
+    target = directory.with_name(directory.name + suffix)
+    if not target.exists():
+      break
+  return directory.rename(target)
+
+
+def remove(directory: pathlib.Path) -> None:
+  """Delete a checkpoint; interrupted, it leaves no torn one behind."""
+  gone = directory.with_name(f"{directory.name}.deleting")
+  directory.rename(gone)
+  shutil.rmtree(gone, ignore_errors=True)
+
+
+def _crc32(path):
+  crc = 0
+  with path.open("rb") as file:
+    while chunk := file.read(_CHUNK_BYTES):
+      crc = zlib.crc32(chunk, crc)
+  return f"{crc:08x}"
+
+
+def _checksum(text):
+  return f"{zlib.crc32(text):08x}"
+
+
+def _sync(path):
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

@@ -1,0 +1,75 @@
+"""Teacher-forced loss on validation rows of the training mixture."""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from flan_jax.training import input as input_lib
+from flan_jax.training import loss, sharding, step
+
+
+class Validation:
+  """The same packed batches at every call, so that the curve is comparable.
+
+  The batches are made on the first call and kept: a handful of token arrays.
+  """
+
+  def __init__(
+    self,
+    mixture: Any,
+    *,
+    model: Any,
+    loss_config: loss.LossConfig,
+    convert: Callable[..., input_lib.Batches],
+    lengths: Mapping[str, int],
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+    batches: int,
+    accumulate: int = 1,
+  ):
+    """Args:
+    mixture: seqio task or mixture with a `validation` split.
+    model: as for `step.eval_step`.
+    loss_config: as for `step.eval_step`.
+    convert: examples -> batches.
+    lengths: tokens a row.
+    batch_size: rows a batch.
+    mesh: devices.
+    batches: how many batches at most.
+    accumulate: micro-batches, as in the training step.
+    """
+    self._make = functools.partial(
+      _batches, mixture, convert, lengths, batch_size, batches
+    )
+    self._mesh = mesh
+    self._kept = None
+    self._sums = jax.jit(
+      functools.partial(
+        step.eval_step,
+        model=model,
+        loss_config=loss_config,
+        accumulate=accumulate,
+      )
+    )
+
+  def __call__(self, params: Any) -> dict[str, float]:
+    """`validation/loss`, `validation/accuracy` (of target tokens, 0 to 1)."""
+    if self._kept is None:
+      self._kept = [sharding.put_batch(b, self._mesh) for b in self._make()]
+    sums = [self._sums(params, batch) for batch in self._kept]
+    means = step.summary(jax.device_get(sums))
+    return {
+      f"validation/{name}": means[name]
+      for name in ("loss", "cross_entropy", "accuracy")
+    }
+
+
+def _batches(mixture, convert, lengths, batch_size, count):
+  examples = input_lib.mixture_examples(
+    mixture, lengths=lengths, split="validation", seed=0, repeat=False
+  )
+  made = convert(examples, lengths=lengths, batch_size=batch_size, pack=True)
+  return list(itertools.islice(made, count))

@@ -1,0 +1,1 @@
+"""Commonsense: which of several continuations or plans is sensible."""

@@ -1,0 +1,1 @@
+"""Misc.: datasets that the paper puts in no other cluster (TREC)."""

@@ -1,0 +1,1 @@
+"""Reading comprehension whose answers need commonsense (CosmosQA)."""

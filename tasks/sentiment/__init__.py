@@ -1,0 +1,1 @@
+"""Sentiment: does the writer think well or badly of something."""
