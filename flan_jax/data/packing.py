@@ -53,7 +53,7 @@ def least_waste(sizes: Iterable[Sized], lengths: Sized) -> dict[str, float]:
   return {
     "inputs": 1 - inputs / (rows * s),
     "targets": 1 - targets / (rows * t),
-    "total": 1 - (inputs + targets) / (rows * (s + t)),
+    "total": (rows * (s + t) - inputs - targets) / (rows * (s + t)),
   }
 
 

@@ -60,6 +60,9 @@ class TokenizerVocabulary(seqio.Vocabulary):
     self._unk = self._optional(unknown)
     if self._unk is None:
       self._unk = model.get("unk_id")
+    # Ids may have gaps, and added tokens come after the model's. Counted once:
+    # seqio asks for the size at every decoding.
+    self._size = 1 + max(self._tokenizer.get_vocab().values())
 
   def _read(self) -> tokenizers.Tokenizer:
     try:
@@ -112,8 +115,7 @@ class TokenizerVocabulary(seqio.Vocabulary):
 
   @property
   def _base_vocab_size(self) -> int:
-    # Ids may have gaps, and added tokens come after the model's.
-    return 1 + max(self._tokenizer.get_vocab().values())
+    return self._size
 
   def _encode(self, s: str) -> list[int]:
     return self._tokenizer.encode(s, add_special_tokens=False).ids

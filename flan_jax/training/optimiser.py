@@ -49,7 +49,7 @@ def adafactor(
   >>> optimiser = adafactor(1e-3)
   >>> params = {"kernel": jnp.ones((512, 1024)), "scale": jnp.ones((512,))}
   >>> state = optimiser.init(params)
-  >>> {name: value.shape for name, value in state.param_states["kernel"].items()}
+  >>> {slot: x.shape for slot, x in state.param_states["kernel"].items()}
   {'v_row': (512,), 'v_col': (1024,)}
   >>> state.param_states["scale"]["v"].shape
   (512,)
@@ -175,7 +175,7 @@ def _optimiser(transformation, rate, clip_global_norm):
   # Not `optax.chain`: clipping has no state, and a checkpoint's tree should
   # not depend on whether it is on.
   def update(gradients, state, params=None):
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     scale = jnp.minimum(1.0, clip_global_norm / norm)
     clipped = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
     return transformation.update(clipped, state, params)

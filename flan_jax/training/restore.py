@@ -8,7 +8,6 @@ checkpoint can be read without the classes of the optimiser that wrote it:
 import logging
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -129,7 +128,7 @@ def _check_fit(path, saved, wanted):
 
 
 def named(tree):
-  """`tree` as nested dicts, and as one dict `a/b/c` -> leaf in leaf order."""
+  """The tree as nested dicts, and as one dict `a/b/c` -> leaf in leaf order."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   flat = {}
   for path, leaf in leaves:
@@ -151,7 +150,7 @@ def _nested(flat):
 
 
 def checkpoints_in(directory):
-  """step -> path of every `checkpoint_N` folder, whole or not."""
+  """The path of every `checkpoint_N` folder by step, whole or not."""
   if not directory.is_dir():
     return {}
   found = ((_NAME.fullmatch(p.name), p) for p in directory.iterdir())

@@ -108,7 +108,7 @@ def train_step(
   )
   divisor = jnp.where(divisor > 0, divisor, 1.0)
   gradients = jax.tree.map(lambda g: g / divisor.astype(g.dtype), gradients)
-  grad_norm = optax.global_norm(gradients)
+  grad_norm = optax.tree.norm(gradients)
   finite = jnp.isfinite(sums.loss) & jnp.isfinite(grad_norm)
   useful = finite & (sums.weight > 0)
 
@@ -129,7 +129,7 @@ def train_step(
     "cross_entropy": sums.cross_entropy / jnp.maximum(sums.weight, 1e-9),
     "accuracy": sums.correct / jnp.maximum(sums.weight, 1e-9),
     "grad_norm": grad_norm,
-    "param_norm": optax.global_norm(params),
+    "param_norm": optax.tree.norm(params),
     "learning_rate": optimiser.learning_rate(state.step - state.skipped),
     "target_tokens": jnp.sum(weights_BT != 0),
     "input_tokens": _input_tokens(batch),

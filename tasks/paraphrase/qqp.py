@@ -8,7 +8,7 @@ from flan_jax.data.spec import Splits, Task, last, tfds
 def prepare(row):
   """Doubled quotes, left over from the source's CSV, become single quotes.
 
-  >>> prepare({"question1": 'What does ""inter alia"" mean?', ...})
+  >>> prepare({"question1": 'What does ""inter alia"" mean?', ...})  # doctest: +SKIP
   {"question1": "What does 'inter alia' mean?", ...}
   """
   fixed = {
@@ -18,12 +18,22 @@ def prepare(row):
   return {**row, **fixed}
 
 
+def keep(row):
+  """Drops a pair in which a question is empty (the source has a few)."""
+  blank = r"\s*"
+  return ~(
+    tf.strings.regex_full_match(row["question1"], blank)
+    | tf.strings.regex_full_match(row["question2"], blank)
+  )
+
+
 TASK = Task(
   name="qqp",
   paper_name="QQP",
   source=tfds("glue/qqp:2.0.0"),
   splits=Splits(validation=last("train", 200), test="validation"),
   prepare=prepare,
+  keep=keep,
   inputs={"question1": "question1", "question2": "question2"},
   choices=("no", "yes"),
   label="label",
@@ -40,5 +50,8 @@ TASK = Task(
     ("Write a question that somebody might post on a question-and-answer site next to the one below. Should it have the same meaning? {answer}\n\n{question1}", "{question2}"),
   ),
   metrics=("f1_binary", "accuracy"),
-  notes=("One template is turned around; the published ten have none.",),
+  notes=(
+    "One template is turned around; the published ten have none.",
+    "Pairs with an empty question are dropped, from evaluation too.",
+  ),
 )

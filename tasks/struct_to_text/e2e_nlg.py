@@ -8,7 +8,7 @@ from flan_jax.data.spec import Splits, Task, last, tfds
 def prepare(row):
   r"""Attributes as `name: value`, and all accepted texts, each once.
 
-  >>> prepare({"meaning_representation": "name[The Drover], eatType[pub]", ...})
+  >>> prepare({"meaning_representation": "name[The Drover], eatType[pub]", ...})  # doctest: +SKIP
   {"attributes": "name: The Drover, type: pub",
    "attribute_lines": "name: The Drover\ntype: pub", ...}
   """

@@ -8,7 +8,7 @@ from flan_jax.data.spec import Splits, Task, last, tfds
 def prepare(row):
   """Triples as text without underscores, and all accepted texts, each once.
 
-  >>> prepare({"input": ["Lake_Tana | country | Ethiopia"], ...})
+  >>> prepare({"input": ["Lake_Tana | country | Ethiopia"], ...})  # doctest: +SKIP
   {"triples": "Lake Tana, country, Ethiopia",
    "triple_lines": "Lake Tana, country, Ethiopia", ...}
   """

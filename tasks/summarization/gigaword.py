@@ -8,7 +8,7 @@ from flan_jax.data.spec import Splits, Task, first, tfds
 def prepare(row):
   """Bracket and quote tokens as the characters they stand for.
 
-  >>> prepare({"document": "the council -lrb- of ten -rrb- `` agrees ''", ...})
+  >>> prepare({"document": "the council -lrb- of ten -rrb- `` agrees ''", ...})  # doctest: +SKIP
   {"document": 'the council ( of ten ) " agrees "', ...}
   """
   fixed = {}

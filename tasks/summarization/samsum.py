@@ -8,7 +8,7 @@ from flan_jax.data.spec import Splits, Task, first, tfds
 def prepare(row):
   r"""Unix line ends, no trailing space, file tags as words.
 
-  >>> prepare({"dialogue": "Ida: look \r\nIda: <file_photo>", ...})
+  >>> prepare({"dialogue": "Ida: look \r\nIda: <file_photo>", ...})  # doctest: +SKIP
   {"dialogue": "Ida: look\nIda: (photo)", ...}
   """
   fixed = {}

@@ -1,0 +1,301 @@
+"""The catalogue: every task by name, and the one call that registers them.
+
+Names in seqio's registry (registry-wide, so prefixed; seqio's pattern allows
+no slash):
+  flan_rte               draws over its ten templates
+  flan_rte_template_3    template 3 alone
+  flan_holdout_nli_train, flan_holdout_nli_eval, flan_all_train, …   mixtures
+
+seqio's `metric_fns` stay empty: flan_jax scores with `eval/`, which ranks
+choices, averages over templates and takes several references; seqio's
+evaluator can do none of these.
+"""
+
+import ast
+import difflib
+import functools
+import hashlib
+import importlib
+import inspect
+import pathlib
+import textwrap
+import types
+from collections.abc import Mapping
+
+import seqio
+
+from flan_jax.data import preprocessors, sources, spec, splits, template
+from flan_jax.errors import UserError
+from flan_jax.tasks import clusters as table
+
+PREFIX = "flan_"
+
+# What `register` wrote, and for which vocabulary and wrapper.
+_registered: dict[str, object] = {}
+
+
+@functools.cache
+def load() -> dict[str, spec.Task]:
+  """Every task by name, in the order of tasks/clusters.py.
+
+  >>> load()["rte"].paper_name
+  'RTE'
+
+  Raises:
+    spec.SpecError: a file has no TASK, its TASK has another name, or a family
+      lies in two clusters; names the file.
+  """
+  out = {}
+  families: dict[str, str] = {}
+  for cluster, names in table.CLUSTERS.items():
+    _check_folder(cluster, names)
+    for name in names:
+      task = _load(cluster, name)
+      out[name] = task
+      if task.family:
+        home = families.setdefault(task.family, cluster)
+        if home != cluster:
+          raise spec.SpecError(
+            f"task {name!r}: its family {task.family!r} is in cluster"
+            f" {home!r}; a family is held out together, so move {name}.py."
+          )
+  return out
+
+
+def _load(cluster: str, name: str) -> spec.Task:
+  where = f"tasks/{cluster}/{name}.py"
+  try:
+    module = importlib.import_module(f"flan_jax.tasks.{cluster}.{name}")
+  except ModuleNotFoundError as e:
+    if not (e.name or "").startswith("flan_jax.tasks"):
+      raise
+    raise spec.SpecError(
+      f"{where} does not exist, but tasks/clusters.py lists it."
+    ) from None
+  task = getattr(module, "TASK", None)
+  if not isinstance(task, spec.Task):
+    raise spec.SpecError(f"{where} has no TASK = Task(...).")
+  if task.name != name:
+    raise spec.SpecError(
+      f"{where}: its TASK is called {task.name!r}; a task has the name of its"
+      f" file, {name!r}."
+    )
+  return task
+
+
+def _check_folder(cluster: str, names: tuple[str, ...]):
+  package = importlib.import_module(f"flan_jax.tasks.{cluster}")
+  folder = pathlib.Path(package.__path__[0])
+  extra = sorted(
+    {p.stem for p in folder.glob("*.py")} - {"__init__"} - set(names)
+  )
+  if extra:
+    raise spec.SpecError(
+      f"tasks/{cluster}/{extra[0]}.py is not in tasks/clusters.py; add"
+      f" {extra[0]!r} to cluster {cluster!r} there."
+    )
+
+
+def get(name: str) -> spec.Task:
+  """The task called `name`.
+
+  Raises:
+    UserError: there is none; names the nearest.
+  """
+  tasks = load()
+  if name not in tasks:
+    near = difflib.get_close_matches(name, tasks, 1, 0.0)
+    raise UserError(f"There is no task {name!r}; the nearest is {near[0]!r}.")
+  return tasks[name]
+
+
+def clusters() -> dict[str, tuple[str, ...]]:
+  """Cluster -> names of its tasks (tasks/clusters.py)."""
+  return dict(table.CLUSTERS)
+
+
+def cluster_of(name: str) -> str:
+  """The cluster of the task called `name`."""
+  get(name)
+  return next(c for c, names in table.CLUSTERS.items() if name in names)
+
+
+def registered_name(name: str, template_index: int | None = None) -> str:
+  """What seqio knows a task as.
+
+  >>> registered_name("rte"), registered_name("rte", 3)
+  ('flan_rte', 'flan_rte_template_3')
+  """
+  suffix = "" if template_index is None else f"_template_{template_index}"
+  return f"{PREFIX}{name}{suffix}"
+
+
+def of_seqio(task: seqio.Task) -> spec.Task | None:
+  """Our task behind one of seqio's; None for another project's."""
+  return getattr(task, "flan_jax_task", None)
+
+
+def seqio_task(
+  task: spec.Task,
+  vocabulary: seqio.Vocabulary,
+  *,
+  wrapper: template.Wrapper = template.PLAIN,
+  template_index: int | None = None,
+) -> seqio.Task:
+  """A task as seqio's, not registered: see `register`.
+
+  Its examples have `inputs` and `targets` (int32, EOS at the end, within the
+  lengths), both as text (`*_pretokenized`), `template`, `trimmed` (tokens that
+  did not fit), `example_index` and the row's fields.
+  """
+  feature = seqio.Feature(vocabulary)
+  chosen = range(spec.NUM_TEMPLATES)
+  if template_index is not None:
+    chosen = (template_index,)
+  out = seqio.Task(
+    registered_name(task.name, template_index),
+    source=sources.source(task),
+    output_features={"inputs": feature, "targets": feature},
+    preprocessors=[
+      preprocessors.prepare_rows(task),
+      seqio.CacheDatasetPlaceholder(required=False),
+      preprocessors.render_rows(task, chosen, wrapper),
+    ],
+  )
+  out.flan_jax_task = task
+  return out
+
+
+def register(
+  vocabulary: seqio.Vocabulary | str | None = None,
+  *,
+  wrapper: template.Wrapper = template.PLAIN,
+) -> None:
+  """Writes all tasks and mixtures to seqio's registry.
+
+  Calling it again with the same arguments changes nothing; with others, it
+  replaces what it wrote.
+
+  Args:
+    vocabulary: of inputs and targets; a name or path is loaded by
+      `vocabulary.load`; None is the vocabulary that ships with flan_jax.
+    wrapper: what surrounds every prompt.
+
+  Raises:
+    UserError: another project has registered one of the names.
+  """
+  from flan_jax.data import mixtures
+  from flan_jax.data import vocabulary as vocabularies
+
+  if vocabulary is None or not isinstance(vocabulary, seqio.Vocabulary):
+    vocabulary = _load_vocabulary(vocabularies, vocabulary)
+  if (
+    _registered
+    and _registered["wrapper"] == wrapper
+    and _registered["vocabulary"] == vocabulary
+    and all(n in _names() for n in _registered["names"])
+  ):
+    return
+  unregister()
+  written: list[str] = []
+  _registered.update(vocabulary=vocabulary, wrapper=wrapper, names=written)
+  for task in load().values():
+    for index in (None, *range(spec.NUM_TEMPLATES)):
+      made = seqio_task(
+        task, vocabulary, wrapper=wrapper, template_index=index
+      )
+      _free(made.name)
+      seqio.TaskRegistry.add_provider(made.name, made)
+      written.append(made.name)
+  for split in splits.all_splits():
+    for name, mixture in mixtures.of_split(split).items():
+      _free(name)
+      seqio.MixtureRegistry.add_provider(name, mixture)
+      written.append(name)
+
+
+@functools.cache
+def _load_vocabulary(module, name):
+  return module.load() if name is None else module.load(name)
+
+
+def unregister() -> None:
+  """Removes what `register` wrote from seqio's registry."""
+  for name in _registered.pop("names", ()):
+    seqio.TaskRegistry.remove(name)
+    seqio.MixtureRegistry.remove(name)
+  _registered.clear()
+
+
+def _names() -> set[str]:
+  return {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+
+
+def _free(name: str):
+  if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
+    raise UserError(
+      f"seqio has a task or mixture {name!r} already, registered by another"
+      " project; import flan_jax.tasks in a process of its own."
+    )
+
+
+# -------------------------------------------------------------- fingerprint
+
+
+def fingerprint(task: spec.Task) -> str:
+  """A short hash of all that decides a task's examples, but the data.
+
+  Source and version, splits, fields, choices, templates, and the code of
+  `prepare` and `keep` with the functions of this package that they call;
+  comments, docstrings and notes do not count.
+
+  >>> len(fingerprint(load()["rte"]))
+  12
+  """
+  parts = [
+    task.name,
+    task.source,
+    task.splits,
+    sorted(task.inputs.items()),
+    task.choices,
+    task.label,
+    task.target,
+    task.references,
+    task.templates,
+    *(sorted(_code(f)) for f in (task.prepare, task.keep) if f),
+  ]
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _code(function, seen: frozenset[str] = frozenset()) -> Mapping[str, str]:
+  """Qualified name -> syntax tree of a function and what it calls of ours."""
+  name = f"{function.__module__}.{function.__qualname__}"
+  if name in seen:
+    return {}
+  tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+  out = {name: ast.dump(_without_docstring(tree))}
+  for node in ast.walk(tree):
+    called = None
+    if isinstance(node, ast.Name):
+      called = function.__globals__.get(node.id)
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+      owner = function.__globals__.get(node.value.id)
+      if isinstance(owner, types.ModuleType):
+        called = getattr(owner, node.attr, None)
+    if (
+      isinstance(called, types.FunctionType)
+      and called.__module__.startswith("flan_jax")
+    ):
+      out |= _code(called, seen | out.keys())
+  return out
+
+
+def _without_docstring(tree):
+  body = getattr(tree, "body", None)
+  if (
+    isinstance(body, list)
+    and isinstance(body[0], ast.Expr)
+    and isinstance(body[0].value, ast.Constant)
+  ):
+    tree.body = body[1:] or [ast.Pass()]
+  return tree

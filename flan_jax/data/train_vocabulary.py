@@ -1,0 +1,124 @@
+"""Trains the vocabulary that ships with the package.
+
+    python -m flan_jax.data.train_vocabulary
+
+reads the embedded sample and the templates of the catalogue (text of this
+project, nothing else), writes `vocabularies/flan_jax.model` and prints how
+many tokens a word takes. A few seconds on one core; the same text gives the
+same file. A new vocabulary makes older checkpoints useless, so this is run
+when the catalogue grows a cluster, not with every dataset.
+
+Source: Kudo, 2018 (arXiv 1804.10959), unigram language model.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import string
+from collections.abc import Iterable, Iterator, Sequence
+
+import sentencepiece
+
+from flan_jax.data import catalogue, sample, vocabulary
+
+SIZE = 4096
+# A template is read with every row of its dataset: with 48 rows and ten
+# templates, about five times as often as a row.
+_TEMPLATE_WEIGHT = 5
+
+
+def corpus() -> list[str]:
+  """Texts of the embedded sample and of all templates, in a fixed order."""
+  texts = []
+  for _, file in sorted(sample.embedded().items()):
+    for line in file.read_text(encoding="utf-8").splitlines():
+      if line.strip():
+        row = json.loads(line)
+        row.pop("split", None)
+        texts += _strings(row)
+  tasks = catalogue.load()
+  own = vocabulary.template_texts(tasks[name] for name in sorted(tasks))
+  return texts + own * _TEMPLATE_WEIGHT
+
+
+def _strings(value) -> Iterator[str]:
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, dict):
+    for name in sorted(value):
+      yield from _strings(value[name])
+  elif isinstance(value, list):
+    for item in value:
+      yield from _strings(item)
+
+
+def train(texts: Iterable[str], size: int = SIZE) -> bytes:
+  r"""A SentencePiece unigram model of `size` pieces, as bytes of its file.
+
+  Pad 0, EOS 1, unknown 2. What matters for instructions: text is not
+  normalised and spaces are not merged, `\n` is a piece of its own that no
+  other piece contains, digits are single pieces, printable ASCII is always
+  covered and everything else falls back to bytes, so that any text comes back
+  from its tokens as it was.
+  """
+  out = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    # The trainer skips texts with a tab, which it uses itself.
+    sentence_iterator=(t.replace("\t", " ") for t in texts),
+    model_writer=out,
+    model_type="unigram",
+    vocab_size=size,
+    hard_vocab_limit=False,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    normalization_rule_name="identity",
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    # "yes" is one piece whether it starts the target or follows "- ".
+    add_dummy_prefix=True,
+    user_defined_symbols=["\n"],
+    split_digits=True,
+    byte_fallback=True,
+    character_coverage=1.0,
+    required_chars="".join(
+      c for c in string.printable if not c.isspace()
+    ),
+    max_sentence_length=1_000_000,
+    # One thread: sums in another order would give another model.
+    num_threads=1,
+    minloglevel=2,
+  )
+  return out.getvalue()
+
+
+def tokens_per_word(model: bytes, texts: Sequence[str]) -> float:
+  """Tokens for each word (a run of characters other than white space)."""
+  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+  tokens = sum(len(ids) for ids in processor.encode(list(texts)))
+  return tokens / max(1, sum(len(t.split()) for t in texts))
+
+
+def main(arguments: Sequence[str] | None = None):
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--size", type=int, default=SIZE, help="pieces")
+  parser.add_argument(
+    "--output", type=pathlib.Path, default=vocabulary.shipped_file()
+  )
+  args = parser.parse_args(arguments)
+  texts = corpus()
+  model = train(texts, args.size)
+  args.output.parent.mkdir(parents=True, exist_ok=True)
+  args.output.write_bytes(model)
+  pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+  print(
+    f"{args.output}: {pieces.get_piece_size()} pieces, {len(model)} bytes,"
+    f" {tokens_per_word(model, texts):.2f} tokens a word on its own"
+    f" {len(texts)} texts"
+  )
+
+
+if __name__ == "__main__":
+  main()
