@@ -1,7 +1,7 @@
 """What a run prints before its first step and after its last one."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,8 +16,7 @@ def start(
   *,
   folder: pathlib.Path,
   data: Directory,
-  training: Any,
-  held_out: Any | None,
+  described: Mapping[str, Any],
   model: Any,
   params: Any,
   train_steps: int,
@@ -28,57 +27,43 @@ def start(
     display: where to.
     folder: the run's folder.
     data: which data directory.
-    training: `mixtures.Resolved` of the training mixture.
-    held_out: likewise of the evaluation mixture, or None.
+    described: of the record: `train` and `eval` with `mixture` and `tasks`.
     model: `EncoderDecoder`.
     params: its parameters.
     train_steps: steps in all.
   """
-  display.say(f"run:    {folder}")
-  display.say(f"data:   {data.label}")
   size = sum(x.size for x in jax.tree.leaves(params))
   devices = jax.devices()
+  display.say(f"run:    {folder}")
+  display.say(f"data:   {data.label}")
   display.say(
     f"model:  {type(model).__name__}, {size:,} parameters, on"
     f" {len(devices)} x {devices[0].device_kind}"
   )
   display.say(f"steps:  {train_steps:,}\n")
-  total = sum(training.rates.values())
-  display.table(
-    f"training on {training.name}",
-    ("task", "train rows", "validation", "share %"),
-    [
-      (
-        name,
-        training.rows[name]["train"],
-        training.rows[name].get("validation", ""),
-        100 * training.rates[name] / total,
-      )
-      for name in training.present
-    ],
-  )
-  if held_out is not None:
-    display.say("")
+  for kind, title in (("train", "training on"), ("eval", "held out:")):
+    if not described[kind]:
+      continue
     display.table(
-      f"held out: {held_out.name}",
-      ("task", "validation", "test rows"),
+      f"{title} {described[kind]['mixture']}",
+      ("task", "train rows", "validation", "test", "share of examples, %"),
       [
         (
           name,
-          held_out.rows[name].get("validation", ""),
-          held_out.rows[name]["test"],
+          *(task["rows"].get(s, "") for s in ("train", "validation", "test")),
+          100 * task["rate"],
         )
-        for name in held_out.present
+        for name, task in described[kind]["tasks"].items()
       ],
     )
-  display.say("")
+    display.say("")
 
 
-def missing(display: Display, reasons: Mapping[str, str]):
-  """Names every dataset that is left out, and why."""
-  for name, reason in reasons.items():
-    display.say(f"left out (MISSING_DATASETS = 'skip'): {name}: {reason}")
-  if reasons:
+def missing(display: Display, missing: Iterable[Any]):
+  """Names every dataset that is left out (`mixtures.Missing`)."""
+  for m in {m.dataset: m for m in missing}.values():
+    display.say(f"left out, MISSING_DATASETS = 'skip': {m.message}")
+  if missing:
     display.say("")
 
 

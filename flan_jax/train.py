@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import seqio
 
 from flan_jax import evaluate, summary
 from flan_jax.data import catalogue, features, mixtures
@@ -124,18 +125,20 @@ def train(
   catalogue.register(vocabulary)
   data = directory_lib.choose(tfds_data_dir, catalogue.load())
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
-  held_out, missing = None, dict(training.missing)
+  held_out, missing = None, training.missing
   if eval_mixture_or_task_name is not None:
-    held_out = mixtures.resolve(eval_mixture_or_task_name, missing_datasets)
-    missing |= held_out.missing
+    held_out = mixtures.resolve(
+      eval_mixture_or_task_name, missing_datasets, split="test"
+    )
+    missing += held_out.missing
 
   # The run: its record, its folder, what it is going to do.
   record = record_lib.make(
     {
       "source": "sample" if data.embedded else str(data.path.resolve()),
-      "train": _described(training),
-      "eval": _described(held_out) if held_out is not None else {},
-      "missing": sorted(missing),
+      "train": _described(mixture_or_task_name, training),
+      "eval": _described(eval_mixture_or_task_name, held_out),
+      "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
     }
   )
   folder = record_lib.choose_directory(model_dir, record)
@@ -172,8 +175,7 @@ def train(
     display,
     folder=folder,
     data=data,
-    training=training,
-    held_out=held_out,
+    described=record.data,
     model=model,
     params=state.params,
     train_steps=train_steps,
@@ -216,7 +218,7 @@ def train(
   held_out_set = None
   if held_out is not None:
     held_out_set = EvaluationSet.prepare(
-      [catalogue.get(name) for name in held_out.present],
+      _tasks(held_out),
       vocabulary=vocabulary,
       lengths=lengths,
       batch_size=batch_size,
@@ -277,7 +279,7 @@ def train(
     curves=writers.read(folder / "metrics.jsonl"),
     before=before,
     after=after,
-    missing=missing,
+    missing={f"{m.dataset}:{m.version}": m.message for m in missing},
   )
   if after is not None:
     summary.results(display, before, after)
@@ -304,29 +306,35 @@ def _check_vocabulary(vocabulary, model):
     )
 
 
-def _tasks(*resolved):
+def _tasks(*resolved) -> list:
   """Catalogue tasks of mixtures; other people's tasks have no templates."""
-  known = catalogue.load()
-  return [
-    known[name]
-    for mixture in resolved
-    if mixture is not None
-    for name in mixture.present
-    if name in known
-  ]
+  found = {}
+  for mixture in resolved:
+    if mixture is not None:
+      for task in seqio.get_subtasks(mixture.mixture):
+        ours = catalogue.of_seqio(task)
+        if ours is not None:
+          found[ours.name] = ours
+  return list(found.values())
 
 
-def _described(resolved) -> dict[str, Any]:
+def _described(name: str | None, resolved) -> dict[str, Any]:
   """What identifies the data of a run: per task fingerprint, rows, rate."""
+  if resolved is None:
+    return {}
+  prints = {
+    catalogue.registered_name(t.name): catalogue.fingerprint(t)
+    for t in _tasks(resolved)
+  }
   return {
-    "mixture": resolved.name,
+    "mixture": name,
     "tasks": {
-      name: {
-        "fingerprint": resolved.fingerprints[name],
-        "rows": dict(resolved.rows[name]),
-        "rate": resolved.rates[name],
+      task: {
+        "fingerprint": prints.get(task, ""),
+        "rows": dict(resolved.rows[task]),
+        "rate": resolved.rates[task],
       }
-      for name in resolved.present
+      for task in resolved.present
     },
   }
 

@@ -262,7 +262,7 @@ def fingerprint(task: spec.Task) -> str:
     task.target,
     task.references,
     task.templates,
-    *(sorted(_code(f)) for f in (task.prepare, task.keep) if f),
+    *(sorted(_code(f).items()) for f in (task.prepare, task.keep) if f),
   ]
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
@@ -272,21 +272,25 @@ def _code(function, seen: frozenset[str] = frozenset()) -> Mapping[str, str]:
   name = f"{function.__module__}.{function.__qualname__}"
   if name in seen:
     return {}
-  tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+  code = function.__code__
+  try:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+  except (OSError, SyntaxError):  # a lambda amid a line, or made by exec
+    return {name: repr((code.co_code, code.co_names, code.co_consts))}
   out = {name: ast.dump(_without_docstring(tree))}
   for node in ast.walk(tree):
-    called = None
+    value = None
     if isinstance(node, ast.Name):
-      called = function.__globals__.get(node.id)
+      value = function.__globals__.get(node.id)
     elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
       owner = function.__globals__.get(node.value.id)
       if isinstance(owner, types.ModuleType):
-        called = getattr(owner, node.attr, None)
-    if (
-      isinstance(called, types.FunctionType)
-      and called.__module__.startswith("flan_jax")
-    ):
-      out |= _code(called, seen | out.keys())
+        value = getattr(owner, node.attr, None)
+    if isinstance(value, types.FunctionType):
+      if value.__module__.startswith("flan_jax"):
+        out |= _code(value, seen | out.keys())
+    elif isinstance(value, str | int | float | tuple | list | dict):
+      out[f"{name}:{ast.unparse(node)}"] = repr(value)
   return out
 
 

@@ -211,18 +211,18 @@ def canonical(task: spec.Task, batch: Row) -> tuple[dict[str, Any], Any]:
     out[spec.TARGET] = _text(feature(task.target, 0))
     must_speak.append(out[spec.TARGET])
     if task.references:
-      out[REFERENCES] = _ragged(feature(task.references, 1))
+      out[REFERENCES] = ragged(feature(task.references, 1))
     else:
-      out[REFERENCES] = _ragged(out[spec.TARGET][:, None])
+      out[REFERENCES] = ragged(out[spec.TARGET][:, None])
   else:
     out[LABEL] = tf.cast(feature(task.label, 0), tf.int64)
     if isinstance(task.choices, spec.Features):
       names = task.choices.names
       if len(names) == 1:
-        out[CHOICES] = _ragged(feature(names[0], 1))
+        out[CHOICES] = ragged(feature(names[0], 1))
       else:
         texts = [_text(feature(n, 0)) for n in names]
-        out[CHOICES] = _ragged(tf.stack(texts, axis=1))
+        out[CHOICES] = ragged(tf.stack(texts, axis=1))
   out[INDEX] = tf.cast(batch[INDEX], tf.int64)
   stripped = tf.strings.strip(tf.stack(must_speak))
   used_B = tf.reduce_all(tf.not_equal(stripped, ""), axis=0)
@@ -273,7 +273,7 @@ def fields(task: spec.Task, batch: Row):
       answer_B = tf.gather(tf.constant(task.choices), label_B)
     options_B = tf.fill(tf.shape(answer_B), options(task.choices))
   else:
-    choices_BC = _ragged(batch[CHOICES])
+    choices_BC = ragged(batch[CHOICES])
     sizes_B = choices_BC.row_lengths()
     checks = [
       _check_labels(task, batch, label_B, sizes_B),
@@ -305,7 +305,8 @@ def options(choices: Sequence[str]) -> str:
   return _OPTIONS_HEAD + _OPTIONS_LINE.join(choices)
 
 
-def _ragged(value):
+def ragged(value):
+  """`value` as a ragged tensor: [B, C] of one length is [B, (C)]."""
   if isinstance(value, tf.RaggedTensor):
     return value
   return tf.RaggedTensor.from_tensor(value)

@@ -15,14 +15,17 @@ import argparse
 import io
 import json
 import pathlib
+import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 
 from flan_jax.data import catalogue, sample, vocabulary
+from flan_jax.data.spec import OPTIONS, Task
 
 SIZE = 4096
+FIELD = re.compile(r"\{[^{}]*\}")
 # A template is read with every row of its dataset: with 48 rows and ten
 # templates, about five times as often as a row.
 _TEMPLATE_WEIGHT = 5
@@ -37,9 +40,23 @@ def corpus() -> list[str]:
         row = json.loads(line)
         row.pop("split", None)
         texts += _strings(row)
-  tasks = catalogue.load()
-  own = vocabulary.template_texts(tasks[name] for name in sorted(tasks))
-  return texts + own * _TEMPLATE_WEIGHT
+  for task in catalogue.load().values():
+    texts += list(_templates(task)) * _TEMPLATE_WEIGHT
+  return texts
+
+
+def _templates(task: Task) -> Iterator[str]:
+  r"""Templates with options filled in and `\n` for the other fields.
+
+  A newline bounds pieces as a field does, and words keep the neighbours that
+  decide their pieces: a line's first word has no space before it.
+  """
+  fixed = task.choices if isinstance(task.choices, tuple) else ("",)
+  options = "\n- ".join(("OPTIONS:", *fixed))
+  for template in task.templates:
+    filled = template.inputs.replace("{" + OPTIONS + "}", options)
+    yield FIELD.sub("\n", filled)
+    yield from fixed
 
 
 def _strings(value) -> Iterator[str]:

@@ -134,9 +134,7 @@ class Encoder:
       tables.target_text_TP, tables.target_slot_TP, fields_BF, row_template_B
     )
     full_BT = self._tokens(target_B)
-    target_BT = full_BT
-    if self.targets_length < NO_LIMIT:
-      target_BT = full_BT[:, : self.targets_length - self.targets_eos]
+    target_BT = self._cut_targets(full_BT)
     trimmed_B = (before_B - tokens_BS.row_lengths()) + (
       full_BT.row_lengths() - target_BT.row_lengths()
     )
@@ -147,6 +145,15 @@ class Encoder:
       target_B,
       tf.cast(trimmed_B, tf.int32),
     )
+
+  def targets(self, text_B):
+    """Target tokens of each text with EOS, within the length: [B, (T)]."""
+    return self._eos(self._cut_targets(self._tokens(text_B)), self.targets_eos)
+
+  def _cut_targets(self, tokens_BT):
+    if self.targets_length == NO_LIMIT:
+      return tokens_BT
+    return tokens_BT[:, : self.targets_length - self.targets_eos]
 
   def _tokens(self, text_B):
     return encode_batch(self.vocabulary, text_B).with_row_splits_dtype(tf.int64)

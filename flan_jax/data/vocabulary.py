@@ -286,18 +286,21 @@ def _survives(vocabulary, fragment: str) -> bool:
 
 
 def template_texts(tasks: Iterable[Task]) -> list[str]:
-  r"""What templates say themselves: their text without the fields, choices.
+  r"""What templates say themselves: their text without the fields, options.
 
   >>> template_texts([rte])  # doctest: +SKIP
-  ['OPTIONS:\n- ', '\n\nIs it true that ', ..., 'yes', 'no']
+  ['\n\nIs it true that ', '\n\n', 'OPTIONS:\n- yes\n- no', ...]
   """
-  texts = ["OPTIONS:\n- "]
+  texts = []
   for task in tasks:
+    fixed = task.choices if isinstance(task.choices, tuple) else ("",)
     for template in task.templates:
       for part in (template.inputs, template.targets):
         texts += [t for t in re.split(r"\{[^{}]*\}", part) if t]
-    if isinstance(task.choices, tuple):
-      texts += task.choices
+      if template.shows_options:
+        texts.append("\n- ".join(("OPTIONS:", *fixed)))
+      elif fixed != ("",):
+        texts += fixed
   return texts
 
 

@@ -217,14 +217,9 @@ def _sums(logits_BTV, batch, loss_config):
 
 
 def _accumulated(function, params, batch, rng, accumulate):
-  """The sum of `function(params, micro_batch, micro_rng)` over micro-batches.
-
-  The sum starts from the first micro-batch, so that one micro-batch is the
-  plain call.
-  """
+  """The sum of `function(params, micro_batch, micro_rng)` over micro-batches."""
   if accumulate == 1:
     return function(params, batch, rng)
-  micro = _split(batch, accumulate)
 
   def one(index, micro_batch):
     micro_rng = None if rng is None else jax.random.fold_in(rng, index)
@@ -233,12 +228,10 @@ def _accumulated(function, params, batch, rng, accumulate):
   def add(total, indexed):
     return jax.tree.map(jnp.add, total, one(*indexed)), None
 
-  first = one(0, jax.tree.map(lambda x: x[0], micro))
-  rest = (
-    jnp.arange(1, accumulate),
-    jax.tree.map(lambda x: x[1:], micro),
-  )
-  return jax.lax.scan(add, first, rest)[0]
+  indexed = jnp.arange(accumulate), _split(batch, accumulate)
+  shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], indexed))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.scan(add, zeros, indexed)[0]
 
 
 def _split(batch, accumulate):

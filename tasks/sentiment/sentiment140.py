@@ -38,7 +38,7 @@ TASK = Task(
     ("{text}\n\nIs the mood of this tweet negative or positive?\n\n{options}", "{answer}"),
     ("Tweet: {text}\nSentiment:\n{options}", "{answer}"),
     ("Decide whether the person posting the following sounds positive or negative.\n\n{text}", "{answer}"),
-    ("A customer service team answers unhappy messages first. Someone just posted this:\n\n{text}\n\nHow should the message be tagged?\n\n{options}", "{answer}"),
+    ("A radio show reads out cheerful messages and leaves gloomy ones aside. This one has just come in:\n\n{text}\n\nHow should it be tagged for the host?\n\n{options}", "{answer}"),
     ("Which word fits the feeling of the post below?\n{options}\n\nPost: {text}", "{answer}"),
     ("{text}\n\nOn the whole, the feeling expressed above is (positive / negative)", "{answer}"),
     ("Short messages are full of slang, abbreviations and emoticons, but most of them still lean one way or the other. Say which way this one leans, negative or positive.\n\n{text}", "{answer}"),

@@ -1,0 +1,181 @@
+"""Evaluation examples: every row under every template, rendered at once.
+
+The same tables, joining, tokenising and trimming as in training (one
+`tf.function`), run eagerly on rows x templates; no graph is built per template.
+
+Source: Wei et al., 2022 (arXiv 2109.01652), sections 2.3 and 3: results are
+reported over all ten templates.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from flan_jax.data import preprocessors, sources, spec, template, trimming
+from flan_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalExample:
+  """One row under one template.
+
+  Attributes:
+    task: name in the catalogue.
+    template: 0 to 9.
+    index: the row's number in its split.
+    inputs: tokens with EOS, int32 [S'].
+    inputs_text: what they were made from.
+    choices: tokens of each choice with EOS, int32 [C][T']; () where the
+      template is answered by generation (also if turned around).
+    choices_text: their texts.
+    label: index of the right choice; -1 for generation.
+    targets: tokens with EOS, int32 [T'].
+    targets_text: what they were made from.
+    references: all accepted answers.
+  """
+
+  task: str
+  template: int
+  index: int
+  inputs: np.ndarray
+  inputs_text: str
+  choices: tuple[np.ndarray, ...]
+  choices_text: tuple[str, ...]
+  label: int
+  targets: np.ndarray
+  targets_text: str
+  references: tuple[str, ...]
+
+
+def evaluation_examples(
+  task: spec.Task,
+  split: str,
+  *,
+  vocabulary: seqio.Vocabulary,
+  lengths: Mapping[str, int] | None,
+  templates: Sequence[int] = range(spec.NUM_TEMPLATES),
+  max_examples: int | None = None,
+  wrapper: template.Wrapper = template.PLAIN,
+) -> list[EvalExample]:
+  """Rows of `split` under each of `templates`; row by row, then by template.
+
+  >>> examples = evaluation_examples(rte, "test", vocabulary=vocabulary,
+  ...   lengths={"inputs": 256, "targets": 64})  # doctest: +SKIP
+  >>> len(examples), examples[3].template  # doctest: +SKIP
+  (2770, 3)
+
+  Args:
+    task: from the catalogue.
+    split: "validation" or "test" (or "train").
+    vocabulary: of inputs and targets.
+    lengths: of inputs and targets in tokens, EOS included; None: no limit.
+    templates: which; the result of `task.rankable_templates`, for example.
+    max_examples: at most this many rows, the first ones that are usable.
+    wrapper: what surrounds every prompt.
+
+  Raises:
+    sources.NotPreparedError: the dataset is not on this machine.
+    UserError: not one usable row; or see `template.fields` and `trimming`.
+  """
+  templates = tuple(templates)
+  rows = _rows(task, split, max_examples)
+  feature = seqio.Feature(vocabulary)
+  encoder = trimming.encoder({"inputs": feature, "targets": feature}, lengths)
+  table = template.tables(task, templates, wrapper)
+  count = int(tf.size(rows[template.INDEX]))
+  # Row r under template t stands at r * T + t.
+  repeated = {
+    k: tf.repeat(v, len(templates), axis=0) for k, v in rows.items()
+  }
+  drawn_B = tf.tile(tf.range(len(templates)), [count])
+  (out,) = template.user_errors(
+    preprocessors.apply(
+      task, template.tensors(table), encoder.encode, repeated, drawn_B
+    )
+    for _ in range(1)
+  )
+  choices = _choices(task, rows, count, encoder)
+  return _assemble(task, templates, rows, out, choices, count)
+
+
+def _rows(task: spec.Task, split: str, max_examples: int | None):
+  """All usable rows of a split as one canonical batch."""
+  source = sources.source(task)
+  prepared = preprocessors.prepare_rows(task)(source.get_dataset(split))
+  limit = source.rows(split) if max_examples is None else max_examples
+  batch = list(template.user_errors(prepared.ragged_batch(limit).take(1)))
+  if not batch:
+    raise UserError(
+      f"task {task.name!r}: split {split!r} has {source.rows(split)} rows, but"
+      " not one is usable: all are dropped by keep= or have an empty field."
+    )
+  return batch[0]
+
+
+def _choices(task, rows, count: int, encoder: trimming.Encoder):
+  """For each row, the tokens and the texts of its choices."""
+  if task.choices is None:
+    return [((), ())] * count
+  if isinstance(task.choices, tuple):
+    tokens = tuple(_lists(encoder.targets(tf.constant(task.choices))))
+    return [(tokens, task.choices)] * count
+  ragged = template.ragged(rows[template.CHOICES])
+  tokens = _lists(encoder.targets(ragged.flat_values))
+  texts = _texts(ragged.flat_values)
+  ends = ragged.row_splits.numpy()
+  return [
+    (tuple(tokens[a:b]), tuple(texts[a:b]))
+    for a, b in zip(ends[:-1], ends[1:], strict=True)
+  ]
+
+
+def _assemble(task, templates, rows, out, choices, count: int):
+  inputs, targets = _lists(out["inputs"]), _lists(out["targets"])
+  inputs_text = _texts(out["inputs_pretokenized"])
+  targets_text = _texts(out["targets_pretokenized"])
+  index = rows[template.INDEX].numpy().tolist()
+  labels = [-1] * count
+  if task.choices is not None:
+    labels = rows[template.LABEL].numpy().tolist()
+  references = None
+  if template.REFERENCES in rows:
+    ragged = template.ragged(rows[template.REFERENCES])
+    flat, ends = _texts(ragged.flat_values), ragged.row_splits.numpy()
+    references = [
+      tuple(flat[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)
+    ]
+  examples = []
+  for r in range(count):
+    for t, number in enumerate(templates):
+      at = r * len(templates) + t
+      ranked = task.rankable(number)
+      direct = references and not task.templates[number].turned_around
+      examples.append(
+        EvalExample(
+          task=task.name,
+          template=number,
+          index=index[r],
+          inputs=inputs[at],
+          inputs_text=inputs_text[at],
+          choices=choices[r][0] if ranked else (),
+          choices_text=choices[r][1] if ranked else (),
+          label=labels[r] if ranked else -1,
+          targets=targets[at],
+          targets_text=targets_text[at],
+          references=references[r] if direct else (targets_text[at],),
+        )
+      )
+  return examples
+
+
+def _lists(ragged) -> list[np.ndarray]:
+  """The rows of ragged token ids."""
+  flat, ends = ragged.flat_values.numpy(), ragged.row_splits.numpy()
+  return [flat[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _texts(strings) -> list[str]:
+  return [s.decode("utf-8", "replace") for s in strings.numpy().tolist()]

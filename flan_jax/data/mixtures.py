@@ -1,0 +1,302 @@
+"""Mixtures: rates, what of them is on this machine, and their examples.
+
+`resolve` is what a job calls: it takes a mixture's name, says which datasets
+are not prepared, and stops or leaves them out, as the job wishes. It works for
+any task or mixture in seqio's registry, ours or another project's.
+
+Source: Wei et al., 2022 (arXiv 2109.01652), section 2.4 (examples-proportional
+mixing with a maximum rate of 3,000); Raffel et al., 2020 (arXiv 1910.10683),
+section 3.5.2.
+"""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from flan_jax.data import catalogue, preprocessors, sources, spec, template
+from flan_jax.data.splits import Split
+from flan_jax.errors import UserError
+
+
+def rate(task: seqio.Task, maximum: int | None = None) -> float:
+  """Training examples of a task, at most `maximum`; needs its dataset."""
+  if task.cache_dir:
+    examples = task.get_cached_stats("train")["examples"]
+  else:
+    examples = task.num_input_examples("train")
+  return float(min(examples, maximum) if maximum else examples)
+
+
+# As published: training mixtures are capped, evaluation mixtures are not.
+train_rate = functools.partial(rate, maximum=spec.MAX_RATE)
+
+
+def of_split(split: Split) -> dict[str, seqio.Mixture]:
+  """The two mixtures of a split by name, of tasks that are registered."""
+  pairs = (
+    (split.train_mixture, split.train, train_rate),
+    (split.eval_mixture, split.evaluation, rate),
+  )
+  return {
+    name: seqio.Mixture(
+      name, [(catalogue.registered_name(t), how) for t in tasks]
+    )
+    for name, tasks, how in pairs
+    if tasks
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+  """A task whose dataset is not prepared.
+
+  Attributes:
+    task: its name in seqio's registry.
+    dataset, version, found, folder, command: see `sources.NotPreparedError`.
+    message: the whole, as one sentence.
+  """
+
+  task: str
+  dataset: str
+  version: str
+  found: tuple[str, ...]
+  folder: str
+  command: str
+  message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+  """What of a mixture is on this machine.
+
+  Attributes:
+    mixture: of the present tasks alone.
+    present: names of its tasks, in seqio's order.
+    missing: tasks left out.
+    rows: task -> split -> rows, before rows are dropped by `keep`.
+    rates: task -> its share of the examples; they sum to 1.
+  """
+
+  mixture: seqio.Mixture | seqio.Task
+  present: tuple[str, ...]
+  missing: tuple[Missing, ...]
+  rows: Mapping[str, Mapping[str, int]]
+  rates: Mapping[str, float]
+
+
+def resolve(
+  name: str, missing: str = "error", *, split: str = "train"
+) -> Resolved:
+  """The mixture or task `name`, of the datasets that are prepared.
+
+  >>> resolve("flan_holdout_nli_train", missing="skip").rates[
+  ...   "flan_sst2"]  # doctest: +SKIP
+  0.11
+
+  Args:
+    name: in seqio's registry, after `catalogue.register()`.
+    missing: "error" raises for datasets that are not prepared, "skip" leaves
+      them out and lists them in the result.
+    split: the split that must have usable rows.
+
+  Raises:
+    UserError: no such mixture (names the nearest), datasets are missing, none
+      is left, or a task's split is empty or has no usable row.
+  """
+  if missing not in ("error", "skip"):
+    raise UserError(
+      f"MISSING_DATASETS is {missing!r}; write 'error' or 'skip'."
+    )
+  mixture = _registered(name)
+  tasks = {t.name: t for t in seqio.get_subtasks(mixture)}
+  gone = {n: m for n, t in tasks.items() if (m := _missing(t))}
+  if gone and (missing == "error" or len(gone) == len(tasks)):
+    lines = "\n".join(f"  {n}: {m.message}" for n, m in gone.items())
+    left = "" if len(gone) < len(tasks) else " Not one is left."
+    way_out = (
+      ' Prepare them, or set MISSING_DATASETS="skip" to go on without them.'
+      if missing == "error"
+      else ""
+    )
+    raise UserError(
+      f"{name}: {len(gone)} of {len(tasks)} datasets are not prepared."
+      f"{left}{way_out}\n{lines}"
+    )
+  if gone:
+    mixture = _without(mixture, gone.keys())
+  present = {n: t for n, t in tasks.items() if n not in gone}
+  rows = {
+    n: {s: t.num_input_examples(s) for s in t.splits}
+    for n, t in present.items()
+  }
+  for n, t in present.items():
+    _check_usable(t, n, split)
+  return Resolved(
+    mixture,
+    tuple(present),
+    tuple(gone.values()),
+    rows,
+    _rates(mixture, present),
+  )
+
+
+def _registered(name: str) -> seqio.Mixture | seqio.Task:
+  for registry in (seqio.MixtureRegistry, seqio.TaskRegistry):
+    if name in registry.names():
+      return registry.get(name)
+  known = [*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()]
+  near = difflib.get_close_matches(name, known, 1, 0.0)
+  hint = f"the nearest is {near[0]!r}" if near else "nothing is registered"
+  raise UserError(f"There is no mixture or task {name!r}; {hint}.")
+
+
+def _missing(task: seqio.Task) -> Missing | None:
+  """What is missing of a task; None if it can be read."""
+  source = task.source
+  if task.cache_dir:
+    return None
+  try:
+    if isinstance(source, sources.Source):
+      source.sizes()
+    elif isinstance(source, seqio.TfdsDataSource) and source.tfds_dataset.name:
+      name, _, version = source.tfds_dataset.name.partition(":")
+      sources.tfds_builder(name, version)
+  except sources.NotPreparedError as e:
+    return Missing(
+      task.name, e.name, e.version, e.found, e.folder, e.command, str(e)
+    )
+  return None
+
+
+def _without(mixture: seqio.Mixture, gone) -> seqio.Mixture:
+  """The mixture without the tasks named in `gone`; rates stay."""
+  kept = []
+  # seqio offers the parts by name only, and these need not be registered.
+  for name, part in mixture._task_map.items():
+    if name in gone:
+      continue
+    if isinstance(part, seqio.Mixture):
+      if all(t.name in gone for t in part.tasks):
+        continue
+      part = _without(part, gone)
+    kept.append((part, mixture.rate_per_task_name[name]))
+  return seqio.Mixture(mixture.name, kept, sample_fn=mixture._sample_fn)
+
+
+def _rates(mixture, tasks: Mapping[str, seqio.Task]) -> dict[str, float]:
+  if isinstance(mixture, seqio.Task):
+    return {mixture.name: 1.0}
+  rates = {n: mixture.get_rate(t) for n, t in tasks.items()}
+  total = sum(rates.values())
+  return {n: r / total for n, r in rates.items()}
+
+
+def _check_usable(task: seqio.Task, name: str, split: str):
+  ours = catalogue.of_seqio(task)
+  if ours is None or task.cache_dir or not isinstance(
+    task.source, sources.Source
+  ):
+    return
+  rows = task.source.get_dataset(split)
+  prepared = preprocessors.prepare_rows(ours)(rows)
+  if not any(True for _ in template.user_errors(prepared.take(1))):
+    raise UserError(
+      f"{name}: not one of the {task.source.rows(split)} rows of split"
+      f" {split!r} is usable: all are dropped by keep= or have an empty field."
+      " Check the data in"
+      f" {task.source!r}, or leave the task out of the mixture."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """Rows of one split: read, dropped by `keep`, dropped as incomplete."""
+
+  read: int
+  not_kept: int
+  incomplete: int
+
+  @property
+  def used(self) -> int:
+    return self.read - self.not_kept - self.incomplete
+
+
+def count(resolved: Resolved, split: str = "train") -> dict[str, Counts]:
+  """What happens to each row of our tasks, from one pass over the data.
+
+  >>> count(resolve("flan_snli"))  # doctest: +SKIP
+  {'flan_snli': Counts(read=4915, not_kept=12, incomplete=0)}
+  """
+
+  def add(sums, batch):
+    _, kept_B, complete_B = batch
+    number = lambda mask_B: tf.math.count_nonzero(mask_B)  # noqa: E731
+    return (
+      sums[0] + tf.size(kept_B, tf.int64),
+      sums[1] + number(~kept_B),
+      sums[2] + number(kept_B & ~complete_B),
+    )
+
+  out = {}
+  for task in seqio.get_subtasks(resolved.mixture):
+    ours = catalogue.of_seqio(task)
+    if ours is not None and isinstance(task.source, sources.Source):
+      rows = preprocessors.examine(ours, task.source.get_dataset(split))
+      zeros = (tf.constant(0, tf.int64),) * 3
+      out[task.name] = Counts(*(int(n) for n in rows.reduce(zeros, add)))
+  return out
+
+
+def examples(
+  resolved: Resolved,
+  lengths: Mapping[str, int],
+  *,
+  split: str = "train",
+  seed: int | None,
+  shuffle: bool = True,
+  num_epochs: int | None = None,
+  use_cached: bool = False,
+  shard_info: seqio.ShardInfo | None = None,
+  passthrough: tuple[str, ...] = ("template", "trimmed", "example_index"),
+) -> Iterator[dict[str, Any]]:
+  """Tokenised examples of a resolved mixture as numpy arrays, mixed.
+
+  Args:
+    resolved: from `resolve`.
+    lengths: of inputs and targets, in tokens, EOS included.
+    split: ours, "train", "validation" or "test".
+    seed: decides order and templates; None takes a new one each time.
+    shuffle: whether rows are shuffled.
+    num_epochs: over each task; None repeats without end.
+    use_cached: whether seqio's cached rows are read.
+    shard_info: this process's part of the data.
+    passthrough: features kept beside inputs and targets; seqio's mixtures
+      drop all others.
+
+  Yields:
+    `inputs` int32 [S'], `targets` int32 [T'], and the `passthrough` features.
+
+  Raises:
+    template.DataError: a row that templates cannot be applied to, or lengths
+      that are too short for a prompt without any of its fields.
+  """
+  kwargs = {}
+  if isinstance(resolved.mixture, seqio.Mixture):
+    ours = all(catalogue.of_seqio(t) for t in resolved.mixture.tasks)
+    kwargs["passthrough_features"] = passthrough if ours else ()
+  dataset = resolved.mixture.get_dataset(
+    lengths,
+    split=split,
+    shuffle=shuffle,
+    seed=seed,
+    num_epochs=num_epochs,
+    use_cached=use_cached,
+    shard_info=shard_info,
+    **kwargs,
+  )
+  yield from template.user_errors(dataset.as_numpy_iterator())

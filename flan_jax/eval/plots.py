@@ -1,0 +1,253 @@
+"""Plots as SVG text: crisp in print, coloured by the page, no display needed.
+
+Colours are the page's CSS variables, so a plot follows light and dark. Every
+text is escaped. Lengths are SVG units (1 unit is 1 px at natural size).
+"""
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+
+MAX_POINTS = 500  # per curve; more cannot be seen at this width
+_FONT = "font-size='11'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """A line: (x, y) points, a label for the legend, a CSS colour."""
+
+  label: str
+  points: tuple[tuple[float, float], ...]
+  colour: str = "var(--after)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dots:
+  """One dataset's scores by template, before and after.
+
+  Attributes:
+    label: left of the row.
+    before: template -> score; may be empty.
+    after: template -> score.
+    chance: a mark, where it is known.
+  """
+
+  label: str
+  before: dict[int, float]
+  after: dict[int, float]
+  chance: float | None = None
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+  """Round numbers that cover [low, high], about `count` of them.
+
+  >>> ticks(0, 9.3)
+  [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+  >>> ticks(0.0009, 0.0011)
+  [0.0009, 0.00095, 0.001, 0.00105, 0.0011]
+  """
+  if high <= low:
+    pad = abs(low) * 0.1 or 1.0
+    low, high = low - pad, high + pad
+  raw = (high - low) / max(count - 1, 1)
+  power = 10.0 ** math.floor(math.log10(raw))
+  step = next(
+    (m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.85),
+    10 * power,
+  )
+  first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+  return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+  """A short label for an axis.
+
+  >>> [number(v) for v in (0.0, 0.001, 0.00003, 2.5, 1200.0, 3400000.0)]
+  ['0', '0.001', '3e-05', '2.5', '1.2k', '3.4M']
+  """
+  for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if abs(value) >= limit:
+      return f"{value / limit:.4g}{letter}"
+  return f"{value:.4g}"
+
+
+def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+  """At most `MAX_POINTS` points: means of neighbours; order is kept."""
+  points = [p for p in points if all(map(math.isfinite, p))]
+  size = math.ceil(len(points) / MAX_POINTS)
+  if size <= 1:
+    return points
+  parts = (points[i : i + size] for i in range(0, len(points), size))
+  return [
+    (part[-1][0], sum(y for _, y in part) / len(part)) for part in parts
+  ]
+
+
+def lines(
+  title: str,
+  curves: Sequence[Curve],
+  *,
+  unit: str = "",
+  from_zero: bool = False,
+) -> str:
+  """A panel with one or more curves over training steps; "" without points.
+
+  Args:
+    title: above the panel.
+    curves: may have different steps; points that are not finite are left out.
+    unit: after the title, in a lighter tone.
+    from_zero: whether the y axis starts at 0.
+  """
+  curves = [dataclasses.replace(c, points=tuple(thin(c.points))) for c in curves]
+  curves = [c for c in curves if c.points]
+  if not curves:
+    return ""
+  width, height, left, right, top, bottom = 460, 230, 50, 12, 34, 26
+  xs = [x for c in curves for x, _ in c.points]
+  ys = [y for c in curves for _, y in c.points]
+  y_ticks = ticks(0.0 if from_zero else min(ys), max(ys))
+  x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+  y_low, y_high = y_ticks[0], y_ticks[-1]
+
+  def at(x, y):
+    across = (x - x_low) / (x_high - x_low)
+    up = (y - y_low) / (y_high - y_low)
+    return (
+      left + across * (width - left - right),
+      height - bottom - up * (height - top - bottom),
+    )
+
+  out = [_open(title, width, height), _title(title, unit)]
+  for y in y_ticks:
+    _, py = at(x_low, y)
+    out.append(_rule(left, py, width - right, py))
+    out.append(_text(left - 7, py + 4, number(y), "end", "muted"))
+  for x in ticks(x_low, x_high, 6):
+    if x_low <= x <= x_high:
+      px, _ = at(x, y_low)
+      out.append(_text(px, height - 9, number(x), "middle", "muted"))
+  for c in curves:
+    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (at(*p) for p in c.points))
+    out.append(
+      f"<polyline points='{path}' fill='none' style='stroke:{c.colour}'"
+      " stroke-width='1.75' stroke-linejoin='round' stroke-linecap='round'/>"
+    )
+    if len(c.points) <= 12:
+      out += [
+        _dot(*at(x, y), c.colour, True, f"{c.label}, step {x:g}: {y:.4g}", 3)
+        for x, y in c.points
+      ]
+  if len(curves) > 1:
+    out.append(_legend([(c.label, c.colour) for c in curves], width - right))
+  return "".join(out) + "</svg>"
+
+
+def dots(title: str, rows: Sequence[Dots]) -> str:
+  """One row a dataset: a dot per template, a bar at the mean.
+
+  Before is hollow and above, after is filled and below; a dashed mark is
+  chance. Scores are per cent; negative ones widen the axis.
+  """
+  if not rows:
+    return ""
+  step, left, right, top, bottom, width = 46, 150, 24, 34, 30, 940
+  height = top + step * len(rows) + bottom
+  values = [v for r in rows for v in (*r.before.values(), *r.after.values())]
+  low = -100.0 if min(values) < 0 else 0.0
+
+  def at(value):
+    return left + (value - low) / (100.0 - low) * (width - left - right)
+
+  out = [_open(title, width, height), _title(title, "score by template, %")]
+  for i in range(int((100 - low) // 20) + 1):
+    value = low + 20 * i
+    out.append(_rule(at(value), top, at(value), height - bottom))
+    out.append(_text(at(value), height - 10, f"{value:g}", "middle", "muted"))
+  for i, row in enumerate(rows):
+    middle = top + step * (i + 0.5)
+    out.append(_text(left - 14, middle + 4, row.label, "end", "ink"))
+    if row.chance is not None:
+      x = at(row.chance)
+      out.append(
+        f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{middle - 18}'"
+        f" y2='{middle + 18}' style='stroke:var(--muted)'"
+        " stroke-dasharray='3 3'><title>"
+        f"{html.escape(row.label)}, chance: {row.chance:.1f}</title></line>"
+      )
+    both = bool(row.before and row.after)
+    for name, scores, y, filled in (
+      ("before", row.before, middle - (9 if both else 0), False),
+      ("after", row.after, middle + (9 if both else 0), True),
+    ):
+      colour = f"var(--{name})"
+      if not scores:
+        continue
+      mean = sum(scores.values()) / len(scores)
+      for template, score in sorted(scores.items()):
+        tip = f"{row.label}, {name}, template {template}: {score:.1f}"
+        out.append(_dot(at(score), y, colour, filled, tip, 4.5))
+      out.append(
+        f"<line x1='{at(mean):.1f}' x2='{at(mean):.1f}' y1='{y - 8}'"
+        f" y2='{y + 8}' style='stroke:{colour}' stroke-width='2.5'>"
+        f"<title>{html.escape(row.label)}, {name}, mean: {mean:.1f}</title>"
+        "</line>"
+      )
+  legend = []
+  if any(r.before for r in rows):
+    legend.append(("before", "var(--before)"))
+  if any(r.after for r in rows):
+    legend.append(("after", "var(--after)"))
+  if any(r.chance is not None for r in rows):
+    legend.append(("dashed: chance", "var(--muted)"))
+  out.append(_legend(legend, width - right))
+  return "".join(out) + "</svg>"
+
+
+def _open(title, width, height) -> str:
+  return (
+    f"<svg viewBox='0 0 {width} {height}' width='{width}' role='img'"
+    f" aria-label='{html.escape(title)}' xmlns='http://www.w3.org/2000/svg'>"
+  )
+
+
+def _title(title: str, unit: str) -> str:
+  return (
+    "<text x='0' y='14' font-size='13' font-weight='600'"
+    f" style='fill:var(--ink)'>{html.escape(title)}"
+    f"<tspan font-weight='400' style='fill:var(--muted)'> {html.escape(unit)}"
+    "</tspan></text>"
+  )
+
+
+def _text(x, y, text: str, anchor: str, colour: str) -> str:
+  return (
+    f"<text x='{x:.1f}' y='{y:.1f}' {_FONT} text-anchor='{anchor}'"
+    f" style='fill:var(--{colour})'>{html.escape(text)}</text>"
+  )
+
+
+def _rule(x1, y1, x2, y2) -> str:
+  return (
+    f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}'"
+    " style='stroke:var(--line)'/>"
+  )
+
+
+def _dot(x, y, colour, filled, tip, radius) -> str:
+  fill = colour if filled else "none"
+  return (
+    f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius}'"
+    f" style='fill:{fill};stroke:{colour}' fill-opacity='0.55'"
+    f" stroke-width='1.25'><title>{html.escape(tip)}</title></circle>"
+  )
+
+
+def _legend(entries, right: float) -> str:
+  """Labels in the colours of what they name, ending at `right`."""
+  spans = "<tspan> \u2002 </tspan>".join(
+    f"<tspan style='fill:{colour}'>\u25cf </tspan>"
+    f"<tspan style='fill:var(--muted)'>{html.escape(label)}</tspan>"
+    for label, colour in entries
+  )
+  return f"<text x='{right}' y='14' {_FONT} text-anchor='end'>{spans}</text>"

@@ -1,0 +1,1 @@
+"""Natural language inference: does one text make another true."""
