@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import seqio
 
 from flan_jax import evaluate, summary
 from flan_jax.data import catalogue, features, mixtures
@@ -182,7 +181,7 @@ def train(
   )
   summary.missing(display, missing)
   lost = vocabulary_lib.check_representable(
-    vocabulary, vocabulary_lib.template_texts(_tasks(training, held_out))
+    vocabulary, vocabulary_lib.template_texts(mixtures.catalogue_tasks(training, held_out))
   )
   if lost:
     display.say(f"note: {vocabulary_lib.describe_lost(vocabulary, lost)}\n")
@@ -218,7 +217,7 @@ def train(
   held_out_set = None
   if held_out is not None:
     held_out_set = EvaluationSet.prepare(
-      _tasks(held_out),
+      mixtures.catalogue_tasks(held_out),
       vocabulary=vocabulary,
       lengths=lengths,
       batch_size=batch_size,
@@ -306,25 +305,13 @@ def _check_vocabulary(vocabulary, model):
     )
 
 
-def _tasks(*resolved) -> list:
-  """Catalogue tasks of mixtures; other people's tasks have no templates."""
-  found = {}
-  for mixture in resolved:
-    if mixture is not None:
-      for task in seqio.get_subtasks(mixture.mixture):
-        ours = catalogue.of_seqio(task)
-        if ours is not None:
-          found[ours.name] = ours
-  return list(found.values())
-
-
 def _described(name: str | None, resolved) -> dict[str, Any]:
   """What identifies the data of a run: per task fingerprint, rows, rate."""
   if resolved is None:
     return {}
   prints = {
     catalogue.registered_name(t.name): catalogue.fingerprint(t)
-    for t in _tasks(resolved)
+    for t in mixtures.catalogue_tasks(resolved)
   }
   return {
     "mixture": name,
@@ -354,7 +341,7 @@ def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
 
 def _held_out(model, params, held_out_set, folder, step) -> Evaluation:
   """Evaluates, and keeps the result beside the run for the report."""
-  result = evaluate.evaluate_tasks(
+  result = evaluate.evaluatemixtures.catalogue_tasks(
     model,
     params,
     held_out_set,

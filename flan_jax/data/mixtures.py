@@ -145,6 +145,21 @@ def resolve(
   )
 
 
+def catalogue_tasks(*resolved: Resolved | None) -> list[spec.Task]:
+  """Our tasks among those of mixtures, each once; other people's are left out.
+
+  >>> [t.name for t in catalogue_tasks(resolve("flan_rte"))]  # doctest: +SKIP
+  ['rte']
+  """
+  found = {}
+  for one in resolved:
+    for task in seqio.get_subtasks(one.mixture) if one is not None else ():
+      ours = catalogue.of_seqio(task)
+      if ours is not None:
+        found[ours.name] = ours
+  return list(found.values())
+
+
 def _registered(name: str) -> seqio.Mixture | seqio.Task:
   for registry in (seqio.MixtureRegistry, seqio.TaskRegistry):
     if name in registry.names():

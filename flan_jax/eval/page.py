@@ -126,9 +126,8 @@ def _lead(run, curves, before, after) -> str:
   if shown is not None:
     n = len(shown.tasks)
     said.append(
-      f"{n} held-out task{'s' * (n != 1)}, none of {'its' if n == 1 else 'their'}"
-      f" cluster in training, evaluated with every template on"
-      f" {text(shown.split)} rows."
+      f"{n} held-out task{'s' * (n != 1)}, with every template that asks for"
+      f" the answer, on {text(shown.split)} rows."
     )
   return f"<p class='lead'>{' '.join(said)}</p>" if said else ""
 
@@ -177,14 +176,14 @@ def _missing(missing: Mapping[str, str]) -> str:
 def table(
   header: Sequence[str], rows: Iterable[str], text_columns: int, caption=""
 ) -> str:
-  """A table whose first `text_columns` headings stand left."""
+  """A table whose first `text_columns` headings stand left; a note above."""
   heads = "".join(
     f"<th{' class=text' if i < text_columns else ''}>{h}</th>"
     for i, h in enumerate(header)
   )
-  named = f"<caption>{caption}</caption>" if caption else ""
+  note = f"<p class='note'>{caption}</p>" if caption else ""
   return (
-    f"<div class='scroll'><table>{named}<thead><tr>{heads}</tr></thead><tbody>"
+    f"{note}<div class='scroll'><table><thead><tr>{heads}</tr></thead><tbody>"
     + "".join(rows)
     + "</tbody></table></div>"
   )
@@ -335,10 +334,9 @@ def _samples(before, after) -> str:
 
 
 def _sample(title: str, s: Sample, old: Sample | None) -> str:
-  verdict = ""
-  if s.correct is not None:
-    kind, word = ("up", "right") if s.correct else ("down", "wrong")
-    verdict = f"<span class='{kind}'>answered {word}</span>"
+  verdict = _verdict(s)
+  if verdict and old is not None:
+    verdict = f"<span>before {_verdict(old)}, after {verdict}</span>"
   body = (
     f"<div class='sample'><header><span><b>{text(title)}</b> <span class='muted'>"
     f"template {s.template}, row {s.index}</span></span>{verdict}</header>"
@@ -356,6 +354,13 @@ def _sample(title: str, s: Sample, old: Sample | None) -> str:
     for label, value in rows
   )
   return f"{body}<table><tbody>{''.join(cells)}</tbody></table></div>"
+
+
+def _verdict(s: Sample) -> str:
+  if s.correct is None:
+    return ""
+  kind, word = ("up", "right") if s.correct else ("down", "wrong")
+  return f"<span class='{kind}'>{word}</span>"
 
 
 def shares(scores: Sequence[float]) -> list[float]:

@@ -11,13 +11,13 @@ CSS = """
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans",
   "Liberation Sans", sans-serif; }
-main { max-width: 1000px; margin: 0 auto; padding: 44px 28px 72px; }
+main { max-width: 1120px; margin: 0 auto; padding: 44px 28px 72px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px;
   letter-spacing: -0.015em; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin: 52px 0 12px; letter-spacing: -0.01em; }
 h3 { font-size: 14px; margin: 24px 0 8px; }
 p { margin: 0 0 12px; max-width: 74ch; }
-.lead { font-size: 17px; } .muted, caption { color: var(--muted); }
+.lead { font-size: 17px; } .muted { color: var(--muted); }
 .small { font-size: 13px; }
 .tiles { display: grid; gap: 12px; margin: 26px 0 0;
   grid-template-columns: repeat(auto-fit, minmax(205px, 1fr)); }
@@ -31,11 +31,11 @@ p { margin: 0 0 12px; max-width: 74ch; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-size: 13px; padding-bottom: 8px; }
+p.note { font-size: 13px; color: var(--muted); max-width: none; }
 th { font-weight: 600; text-align: right; color: var(--muted); font-size: 12px;
-  padding: 6px 8px; border-bottom: 1.5px solid var(--ink); vertical-align: bottom;
+  padding: 6px 7px; border-bottom: 1.5px solid var(--ink); vertical-align: bottom;
   white-space: nowrap; }
-td { text-align: right; padding: 7px 8px; border-bottom: 1px solid var(--line);
+td { text-align: right; padding: 7px 7px; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th.text, td.text { text-align: left; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; }
@@ -45,8 +45,8 @@ tr.second td { color: var(--muted); }
 td.strong { font-weight: 650; }
 .up { color: var(--up); } .down { color: var(--down); }
 .plots { display: grid; gap: 26px 34px; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); }
-svg { display: block; max-width: 100%; height: auto; overflow: visible;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+svg { display: block; width: 100%; max-width: 100%; height: auto; overflow: visible;
   font-family: inherit; }
 figure { margin: 22px 0 0; }
 .sample { border: 1px solid var(--line); border-radius: 10px;

@@ -151,7 +151,7 @@ def dots(title: str, rows: Sequence[Dots]) -> str:
   """
   if not rows:
     return ""
-  step, left, right, top, bottom, width = 46, 150, 24, 34, 30, 940
+  step, left, right, top, bottom, width = 46, 140, 12, 34, 30, 1000
   height = top + step * len(rows) + bottom
   values = [v for r in rows for v in (*r.before.values(), *r.after.values())]
   low = -100.0 if min(values) < 0 else 0.0

@@ -192,7 +192,7 @@ def transformation(
         step = beta1 * slots["m"] + (1.0 - beta1) * step
         slots = {**slots, "m": step}
       if weight_decay_rate is not None:
-        step = step + weight_decay_rate * param
+        step = step + weight_decay_rate * param.astype(jnp.float32)
       updates.append(-step)
       new_slots.append(slots)
     return treedef.unflatten(updates), AdafactorState(

@@ -17,6 +17,7 @@ does not end the run.
 """
 
 import concurrent.futures
+import contextlib
 import difflib
 import json
 import logging
@@ -31,6 +32,8 @@ import orbax.checkpoint as ocp
 
 from flan_jax.errors import UserError
 from flan_jax.training import integrity, restore
+
+restore_params = restore.restore_params
 
 _log = logging.getLogger(__name__)
 # What a failing disk or a full one raises, from Python and from TensorStore.
@@ -218,28 +221,33 @@ class Checkpoints:
         differing array is named.
     """
     self._collect()
-    damaged = []
-    for step, path in sorted(
-      restore.checkpoints_in(self.directory).items(), reverse=True
-    ):
+    found = sorted(restore.checkpoints_in(self.directory).items())
+    torn = []
+    while found:
+      step, path = found.pop()
       try:
         manifest = integrity.check(path)
-      except integrity.Torn as torn:
-        _set_aside(torn)
-        if torn.finished:
-          damaged.append(f"  {torn}")
-        continue
-      state = restore.read(path, manifest, template)
-      self._trusted.add(step)
-      return Restored(state, manifest["extra"], step)
-    if damaged:
-      raise UserError(
-        f"no usable checkpoint is left in {self.directory}:\n"
-        + "\n".join(damaged)
-        + "\nThey are kept as checkpoint_N.torn. Put a copy of one back under"
-        " its old name, or start from the beginning in another MODEL_DIR."
-      )
-    return None
+        break
+      except integrity.Torn as one:
+        torn.append(one)
+    else:
+      damaged = [f"  {one}" for one in torn if one.finished]
+      if damaged:
+        # Nothing is renamed: starting again must say the same again.
+        raise UserError(
+          f"no usable checkpoint is left in {self.directory}:\n"
+          + "\n".join(damaged)
+          + "\nPut back a copy of one, or start from the beginning in another"
+          " MODEL_DIR."
+        )
+      manifest = None
+    for one in torn:
+      integrity.set_aside(one)
+    if manifest is None:
+      return None
+    state = restore.read(path, manifest, template)
+    self._trusted.add(step)
+    return Restored(state, manifest["extra"], step)
 
   def _commit(self, path, content):
     """In the worker: when Orbax is done, make it count, then tidy up."""
@@ -286,6 +294,8 @@ class Checkpoints:
     path = self.directory / f"checkpoint_{step}"
     # What was written counts for nothing, and a full disk needs the room.
     shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(*_SAVE_ERRORS):
+      self._writer.close()
     self._writer = _new_writer()
     self._failed_saves += 1
     reason = " ".join(str(error).split())[:500]
@@ -327,21 +337,6 @@ def retained(metrics, *, keep, keep_best, score) -> set[int]:
   )
   best = [step for _, step in ranked[-keep_best:]] if keep_best else []
   return {*newest, *best}
-
-
-def _set_aside(torn):
-  kept = torn.path
-  try:
-    kept = integrity.set_aside(torn.path)
-  except OSError as error:
-    _log.warning("%s could not be renamed: %s", torn.path, error)
-  _log.warning(
-    "%s is torn and not used: %s. Kept as %s; the checkpoint before it is used"
-    " if there is one.",
-    torn.path,
-    torn.fault,
-    kept.name,
-  )
 
 
 def _writable(directory):

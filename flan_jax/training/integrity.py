@@ -13,6 +13,7 @@ accidents, not forgeries.)
 """
 
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -21,6 +22,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 22
 
 
@@ -87,6 +89,12 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
       f"it has no {MANIFEST}, so its save was interrupted",
       finished=False,
     ) from None
+  except OSError as error:
+    raise Torn(
+      directory,
+      f"{MANIFEST} cannot be read ({error.strerror})",
+      finished=True,
+    ) from None
   try:
     body = json.loads(text)
     manifest, expected = body["manifest"], body["crc32"]
@@ -126,14 +134,31 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
   return manifest
 
 
-def set_aside(directory: pathlib.Path) -> pathlib.Path:
-  """Rename `checkpoint_N` to `checkpoint_N.torn` and return the new path."""
-  for number in range(1, 1000):
-    suffix = ".torn" if number == 1 else f".torn{number}"
-    target = directory.with_name(directory.name + suffix)
-    if not target.exists():
-      break
-  return directory.rename(target)
+def set_aside(torn: Torn) -> None:
+  """Rename `checkpoint_N` to `checkpoint_N.torn` and say so, once.
+
+  One that was whole is kept whatever happens. Of interrupted saves the latest
+  is: a run that is preempted often would fill the disk with them.
+  """
+  path, kept = torn.path, torn.path
+  try:
+    suffixes = (".torn", *(f".torn{number}" for number in range(2, 1000)))
+    free = (path.with_name(path.name + suffix) for suffix in suffixes)
+    kept = path.rename(next(p for p in free if not p.exists()))
+    if not torn.finished:
+      for other in path.parent.glob("checkpoint_*.torn*"):
+        if other != kept and not (other / MANIFEST).exists():
+          remove(other)
+  except OSError as error:
+    _log.warning("%s could not be set aside: %s", path, error)
+  _log.warning(
+    "%s is torn and not used: %s. Kept as %s%s; the checkpoint before it is"
+    " used if there is one.",
+    path,
+    torn.fault,
+    kept.name,
+    "" if torn.finished else " until the next interrupted save",
+  )
 
 
 def remove(directory: pathlib.Path) -> None:

@@ -32,7 +32,8 @@ NORMALISERS = (REAL_TOKENS, ALL_TOKENS, PER_SEQUENCE)
 class LossSums(NamedTuple):
   """Sums over tokens, each already multiplied by its token's weight.
 
-  `loss` is what is differentiated, `cross_entropy + z_loss`; `weight` is the
+  `loss` is `cross_entropy + z_loss`, and the one to differentiate (the two
+  parts are for the log: their own gradients are not theirs); `weight` is the
   sum of the weights (tokens, if all are 0 or 1); `correct` the weight of the
   tokens whose logit is the largest.
   """
@@ -139,7 +140,7 @@ def cross_entropy(
     cross_entropy=loss - z,
     z_loss=z,
     weight=jnp.sum(weights_BT),
-    correct=jnp.sum(correct_BT * weights_BT),
+    correct=jnp.sum(jnp.where(correct_BT, weights_BT, 0.0)),
   )
 
 

@@ -79,7 +79,7 @@ def restore_params(path: str | pathlib.Path, template: Any = None) -> Any:
 
 
 def read(path, manifest, template, *, part=False):
-  """The arrays of `template`, in its structure; `part`: the rest is not read."""
+  """The arrays of `template`; with `part`, of more that was saved."""
   tree, arrays = named(template)
   saved = manifest["arrays"]
   if part:

@@ -217,7 +217,7 @@ def _sums(logits_BTV, batch, loss_config):
 
 
 def _accumulated(function, params, batch, rng, accumulate):
-  """The sum of `function(params, micro_batch, micro_rng)` over micro-batches."""
+  """The sum of `function(params, rows, rng)` over micro-batches of rows."""
   if accumulate == 1:
     return function(params, batch, rng)
 

@@ -151,9 +151,10 @@ def test_stacked_layers_are_updated_as_single_ones():
     "layers": jax.tree.map(lambda *x: jnp.stack(x), *tree.values())
   }
   params, gradients = draw(), draw()
-  single, _ = make.update(gradients, make.init(params), params)
+  update = jax.jit(make.update)
+  single, _ = update(gradients, make.init(params), params)
   both = stack(params)
-  stacked, opt_state = make.update(stack(gradients), make.init(both), both)
+  stacked, opt_state = update(stack(gradients), make.init(both), both)
   assert opt_state.param_states["layers"]["kernel"]["v_row"].shape == (3, 4)
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-6),

@@ -111,6 +111,6 @@ def test_sigkill_anywhere_in_a_save(processes, tmp_path):
       processes, tmp_path / "killed", 0, seconds=rng.uniform(0.3, 1.5)
     )
     newest = check(tmp_path / "killed", max(newest, saved))
+  # Neither old checkpoints nor interrupted saves pile up.
   names = [p.name for p in (tmp_path / "killed").iterdir()]
-  whole = [n for n in names if not n.endswith(".torn") and ".torn" not in n]
-  assert len([n for n in whole if n.startswith("checkpoint_")]) <= 2
+  assert len(names) <= 3, names

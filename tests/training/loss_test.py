@@ -106,9 +106,7 @@ def test_bfloat16_logits_are_summed_in_float32():
   logits_BTV, targets_BT, weights_BT = example()
   low_BTV = jnp.asarray(logits_BTV, jnp.bfloat16)
   low = loss.cross_entropy(low_BTV, targets_BT, weights_BT)
-  high = loss.cross_entropy(
-    low_BTV.astype(jnp.float32), targets_BT, weights_BT
-  )
+  high = loss.cross_entropy(low_BTV.astype(jnp.float32), targets_BT, weights_BT)
   assert low.loss.dtype == jnp.float32
   np.testing.assert_array_equal(low.loss, high.loss)
 
@@ -124,7 +122,10 @@ def test_of_equal_logits_the_lowest_id_is_the_prediction():
 def test_normalisers():
   targets_BT = jnp.array([[5, 6, 7, 1], [8, 1, 0, 0]])
   batch = {"decoder_target_tokens": targets_BT}
-  given = {**batch, "decoder_loss_weights": jnp.array([[0, 0, 1, 1], [1, 1, 0, 0]])}
+  given = {
+    **batch,
+    "decoder_loss_weights": jnp.array([[0, 0, 1, 1], [1, 1, 0, 0]]),
+  }
   assert float(loss.token_weights(batch, None)[1]) == 1
   assert float(loss.token_weights(batch, loss.REAL_TOKENS)[1]) == 6
   assert float(loss.token_weights(given, loss.REAL_TOKENS)[1]) == 4
@@ -152,7 +153,10 @@ def test_average_per_sequence_counts_the_segments_of_a_pack():
 @pytest.mark.parametrize(
   ("config", "message"),
   [
-    ({"normalizing_factor": "NUM_REAL_TOKENS"}, "did you mean 'NUM_REAL_TARGET"),
+    (
+      {"normalizing_factor": "NUM_REAL_TOKENS"},
+      "did you mean 'NUM_REAL_TARGET",
+    ),
     ({"normalizing_factor": 0.0}, "more than 0"),
     ({"label_smoothing": 1.0}, "less than 1"),
     ({"z_loss": -1e-4}, "Z_LOSS is -0.0001"),

@@ -66,11 +66,16 @@ def test_learning_rate_is_reported():
   ("call", "message"),
   [
     (
-      lambda: optimiser.adafactor(1e-3, factored=False, min_dim_size_to_factor=8),
+      lambda: optimiser.adafactor(
+        1e-3, factored=False, min_dim_size_to_factor=8
+      ),
       "no effect with factored=False",
     ),
     (lambda: optimiser.adafactor(1e-3, beta1=1.0), "beta1=1.0"),
-    (lambda: optimiser.adafactor(1e-3, clip_global_norm=0), "clip_global_norm=0"),
+    (
+      lambda: optimiser.adafactor(1e-3, clip_global_norm=0),
+      "clip_global_norm=0",
+    ),
     (lambda: optimiser.adafactor(-1.0), "learning_rate=-1.0"),
     (lambda: optimiser.adafactor(1e-3, decay_rate=0), "decay_rate=0"),
     (lambda: optimiser.adamw(1e-3, weight_decay=-1), "weight_decay=-1"),

@@ -141,8 +141,7 @@ def test_metrics_are_what_they_say():
   np.testing.assert_allclose(metrics["learning_rate"], 0.09, rtol=1e-6)
 
 
-@pytest.mark.parametrize("spoil", ["nan", "inf"])
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize(("spoil", "accumulate"), [("nan", 1), ("inf", 4)])
 def test_a_step_that_is_not_finite_changes_nothing(spoil, accumulate):
   class Spoilt(TinyModel):
     def logits(self, params, batch, *, dropout_rng=None):
@@ -214,7 +213,9 @@ def test_the_state_may_be_donated():
 
 
 def test_batch_that_does_not_divide():
-  with pytest.raises(UserError, match="8 rows cannot be split into 3.*is [24]"):
+  with pytest.raises(
+    UserError, match=r"8 rows cannot be split into 3.*is [24]"
+  ):
     step_function(accumulate=3)(fresh(), ragged_batch())
 
 
@@ -247,9 +248,8 @@ def test_evaluation_sums_over_batches():
     step.summary([])
 
 
-@pytest.mark.parametrize("kind", t5x_reference.OPTIMISERS)
-def test_gradients_agree_with_t5x(kind, t5x_fixtures):
-  folder = t5x_fixtures / kind
+def test_gradients_agree_with_t5x(t5x_fixtures):
+  folder = t5x_fixtures / "t5_1_1"
   params = t5x_reference.tree(folder / "params_step4.npz")
   batch = t5x_reference.batch(folder / "batch.npz")
   collect = optimiser.Optimiser(

@@ -1,0 +1,173 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flan_jax.errors import UserError
+from flan_jax.eval import rank
+from flan_jax.models import t5
+from tests.eval.fakes import CountingModel, example
+
+LENGTHS = {"inputs": 512, "targets": 32}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  model = t5.EncoderDecoder(
+    t5.T5Config(
+      vocab_size=64, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32,
+      num_encoder_layers=1, num_decoder_layers=2,
+    )
+  )
+  return model, model.init(jax.random.key(0))
+
+
+def random_examples(count, seed=0):
+  rng = np.random.default_rng(seed)
+  out = []
+  for i in range(count):
+    choices = [
+      rng.integers(2, 64, size=rng.integers(1, 12))
+      for _ in range(rng.integers(2, 6))
+    ]
+    inputs = rng.integers(2, 64, size=rng.integers(3, 150))
+    out.append(example(inputs, choices, 0, index=i))
+  return out
+
+
+def test_scores_are_sums_of_token_log_probabilities_with_eos():
+  examples = [example([500], [(5, 7), (6,), (4, 4)], label=1)]
+  (scored,) = rank.rank(
+    CountingModel(), 1.0, examples, batch_size=2, lengths=LENGTHS
+  )
+  # Each choice: minus its tokens, minus EOS (1), plus (500 + 1) / 1000.
+  np.testing.assert_allclose(scored.scores, [-12.499, -6.499, -8.499], 1e-6)
+  assert (scored.prediction, scored.correct, scored.ties) == (1, True, 1)
+
+
+def test_mean_does_not_favour_the_short_choice():
+  examples = [example([2], [(5, 5, 5), (6,)], label=0)]
+  kwargs = {"batch_size": 1, "lengths": LENGTHS}
+  by_sum = rank.rank(CountingModel(), 0.0, examples, **kwargs)[0]
+  by_mean = rank.rank(CountingModel(), 0.0, examples, score="mean", **kwargs)[0]
+  assert by_sum.scores == (-16.0, -7.0)
+  assert by_mean.scores == (-4.0, -3.5)
+
+
+def test_equals_every_pair_alone(tiny):
+  model, params = tiny
+  examples = random_examples(12)
+  scored = rank.rank(model, params, examples, batch_size=4, lengths=LENGTHS)
+  for s in scored:
+    for choice, score in zip(s.example.choices, s.scores, strict=True):
+      logits_BTV = model.logits(
+        params,
+        {
+          "encoder_input_tokens": s.example.inputs[None],
+          "decoder_input_tokens": np.pad(choice[:-1], (1, 0))[None],
+          "decoder_target_tokens": choice[None],
+        },
+      )
+      log_prob_TV = jax.nn.log_softmax(logits_BTV[0])
+      alone = log_prob_TV[jnp.arange(len(choice)), choice].sum()
+      np.testing.assert_allclose(score, alone, rtol=1e-5)
+
+
+def test_order_and_batch_size_change_nothing(tiny):
+  model, params = tiny
+  examples = random_examples(9, seed=1)
+  one = rank.rank(model, params, examples, batch_size=1, lengths=LENGTHS)
+  many = rank.rank(
+    model, params, examples[::-1], batch_size=8, lengths=LENGTHS
+  )[::-1]
+  for a, b in zip(one, many, strict=True):
+    assert a.example is b.example
+    np.testing.assert_allclose(a.scores, b.scores, rtol=1e-5)
+
+
+def test_ties_go_to_the_lowest_index_and_are_counted():
+  tied = example([2], [(5,), (4,), (4,)], label=2)
+  (scored,) = rank.rank(
+    CountingModel(), 0.0, [tied], batch_size=1, lengths=LENGTHS
+  )
+  assert (scored.prediction, scored.ties, scored.correct) == (1, 2, False)
+
+
+def test_a_score_that_is_not_a_number_names_its_example():
+  model = CountingModel(nan_token=9)
+  examples = [
+    example([2], [(5,), (4,)], index=0),
+    example([3], [(9,), (4,)], task="rte", template=3, index=17),
+  ]
+  with pytest.raises(UserError, match="task 'rte', template 3, row 17.*nan"):
+    rank.rank(model, 0.0, examples, batch_size=4, lengths=LENGTHS)
+
+
+def test_ten_datasets_compile_no_more_than_the_buckets():
+  rng = np.random.default_rng(0)
+  model, examples = CountingModel(), []
+  for dataset in range(10):
+    for i in range(40):
+      choices = [(2 + c, *rng.integers(2, 9, size=dataset % 4)) for c in range(2 + dataset % 3)]
+      inputs = rng.integers(2, 60, size=rng.integers(1, 500))
+      examples.append(example(inputs, choices, task=f"d{dataset}", index=i))
+  plan = rank.plan(examples, batch_size=8, lengths=LENGTHS)
+  rank.rank(model, 0.0, plan)
+  assert len(model.encoded_shapes) == len(plan.shapes) <= 4 * 2
+  rank.rank(model, 1.0, plan)
+  rank.rank(model, 1.0, examples, batch_size=8, lengths=LENGTHS)
+  assert len(model.encoded_shapes) == len(plan.shapes)
+
+
+def test_an_input_is_encoded_once_whatever_shares_it():
+  same = [
+    example([5, 6], [(7,), (8,)], index=0),
+    example([5, 6], [(7,), (9,)], index=1),
+    example([5, 6], [(7,), (8,)], index=2),
+    example([5], [(7,), (8,)], index=3),
+  ]
+  plan = rank.plan(same, batch_size=2, lengths=LENGTHS)
+  (batch,) = plan.batches
+  assert batch.inputs_BS[:, :3].tolist() == [[5, 6, 1], [5, 1, 0]]
+  assert batch.choices_BCT[0, :, 0].tolist() == [7, 8, 9]
+  assert [p[2] for p in plan.places] == [(0, 1), (0, 2), (0, 1), (0, 1)]
+
+
+def test_many_long_choices_go_in_smaller_batches():
+  examples = [
+    example([2 + i], [(2 + c,) * 31 for c in range(16)]) for i in range(40)
+  ]
+  plan = rank.plan(examples, batch_size=64, lengths=LENGTHS)
+  for batch in plan.batches:
+    assert batch.choices_BCT.size <= rank.MAX_DECODER_TOKENS
+  assert sum((b.inputs_BS[:, 1] > 0).sum() for b in plan.batches) == 40
+
+
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    (example([2]), "no choices to rank; evaluate it by generation"),
+    (example([2], [(3,), (4,)], label=2), "label 2 is none of its 2 choices"),
+    (example([2] * 600, [(3,), (4,)]), "input of 601 tokens.*limit of 512"),
+    (example([2], [(3,), (4,) * 40]), "choice of 41 tokens.*limit of 32"),
+  ],
+)
+def test_what_cannot_be_ranked_is_named(wrong, message):
+  with pytest.raises(UserError, match="task 'toy', template 0, row 0.*" + message):
+    rank.plan([wrong], batch_size=2, lengths=LENGTHS)
+
+
+def test_unknown_score():
+  with pytest.raises(UserError, match="'pmi' is unknown; use sum or mean"):
+    rank.rank(CountingModel(), 0.0, [], batch_size=1, lengths=LENGTHS, score="pmi")
+
+
+def test_progress_ends_at_the_total_and_nothing_is_fine():
+  calls = []
+  rank.rank(
+    CountingModel(), 0.0, random_examples(9), batch_size=2, lengths=LENGTHS,
+    progress=lambda done, total: calls.append((done, total)),
+  )
+  assert calls[-1][0] == calls[-1][1]
+  assert [d for d, _ in calls] == sorted(d for d, _ in calls)
+  assert rank.rank(CountingModel(), 0.0, [], batch_size=1, lengths=LENGTHS) == []
