@@ -17,6 +17,7 @@ import json
 import pathlib
 import re
 import string
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
@@ -80,6 +81,17 @@ def train(texts: Iterable[str], size: int = SIZE) -> bytes:
   from its tokens as it was.
   """
   out = io.BytesIO()
+  with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+    # U+FDD0 is no character and stands in no text, so the rule changes
+    # nothing. With the named identity the model has no table of rules at all,
+    # which TensorFlow's reader remarks on, once for every task.
+    rules.write("FDD0\tFFFD\n")
+    rules.flush()
+    _train(texts, size, rules.name, out)
+  return out.getvalue()
+
+
+def _train(texts: Iterable[str], size: int, rules: str, out: io.BytesIO):
   sentencepiece.SentencePieceTrainer.train(
     # The trainer skips texts with a tab, which it uses itself.
     sentence_iterator=(t.replace("\t", " ") for t in texts),
@@ -91,7 +103,7 @@ def train(texts: Iterable[str], size: int = SIZE) -> bytes:
     eos_id=1,
     unk_id=2,
     bos_id=-1,
-    normalization_rule_name="identity",
+    normalization_rule_tsv=rules,
     remove_extra_whitespaces=False,
     allow_whitespace_only_pieces=True,
     # "yes" is one piece whether it starts the target or follows "- ".
@@ -108,7 +120,6 @@ def train(texts: Iterable[str], size: int = SIZE) -> bytes:
     num_threads=1,
     minloglevel=2,
   )
-  return out.getvalue()
 
 
 def tokens_per_word(model: bytes, texts: Sequence[str]) -> float:
