@@ -13,6 +13,7 @@ Precedence, lowest first: an included file, the file that includes it, a later
 import dataclasses
 import difflib
 import hashlib
+import logging
 import os
 import pathlib
 import tokenize
@@ -180,6 +181,10 @@ def call_job(config: Config, command: Sequence[str] = ()) -> Any:
   _current = (config, tuple(command))
   try:
     return gin.get_configurable("flan_jax.config.run")()
+  except UserError as e:
+    # gin adds the call stack of configurables to every message.
+    message = str(e).partition("\n  In call to configurable")[0]
+    raise UserError(message) from e
   finally:
     _current = None
 
@@ -412,6 +417,8 @@ def _parse_with_gin(
   search: Sequence[str],
 ):
   gin.clear_config()
+  # gin logs an error for each folder of the search path that lacks a file.
+  logging.disable(logging.ERROR)
   for folder in search:
     gin.add_config_file_search_path(folder)
   try:
@@ -426,6 +433,8 @@ def _parse_with_gin(
     raise
   except Exception as e:
     raise ConfigError(_first_lines(e)) from None
+  finally:
+    logging.disable(logging.NOTSET)
 
 
 def _config_text(bindings: Mapping[str, Binding]) -> str:

@@ -5,6 +5,7 @@
 bottom: rows -> batches -> scores -> numbers -> files.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,11 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flan_jax.data import spec, template
+import jax
+
+from flan_jax.data import catalogue, mixtures, spec, template
+from flan_jax.data import directory as directory_lib
 from flan_jax.errors import UserError
-from flan_jax.eval import generation, protocol, rank
+from flan_jax.eval import generation, protocol, rank, report
 from flan_jax.eval.evaluation import Evaluation, Sample
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
+from flan_jax.training import record as record_lib
+from flan_jax.training import restore
 
 SAMPLES_PER_TASK = 2
 
@@ -89,6 +95,83 @@ def evaluate_tasks(
   return _evaluation(tasks, splits, order, seconds, score)
 
 
+def evaluate(
+  *,
+  eval_mixture_or_task_name: str,
+  task_feature_lengths: Mapping[str, int],
+  vocabulary: Any,
+  model: Any,
+  initial_checkpoint_path: str,
+  output_dir: str | os.PathLike,
+  batch_size: int = 32,
+  tfds_data_dir: str | None = None,
+  missing_datasets: str = "error",
+  eval_examples: int | None = None,
+  score: str = "sum",
+) -> pathlib.Path:
+  """Evaluates one checkpoint and writes the page about it.
+
+  Writes `report.html`, `.json` and `.md`, and `predictions.jsonl` with every
+  answer.
+
+  Args:
+    eval_mixture_or_task_name: mixture whose tasks are evaluated.
+    task_feature_lengths: limits in tokens, `{"inputs": 512, "targets": 64}`.
+    vocabulary: the one that the checkpoint was trained with.
+    model: `models/t5.py: EncoderDecoder`.
+    initial_checkpoint_path: a MODEL_DIR of ours, or a checkpoint in it.
+    output_dir: where the files go; made if it is not there.
+    batch_size: inputs per batch.
+    tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
+    missing_datasets: "error" or "skip", for datasets that are not prepared.
+    eval_examples: rows at most per task and split; None: all.
+    score: `sum` or `mean`, see `eval/rank.py`.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    UserError: a name, a dataset, a checkpoint or a folder that is not there.
+  """
+  catalogue.register(vocabulary)
+  data = directory_lib.choose(tfds_data_dir, catalogue.load())
+  held_out = mixtures.resolve(
+    eval_mixture_or_task_name, missing_datasets, split="test"
+  )
+  rows = EvaluationSet.prepare(
+    mixtures.catalogue_tasks(held_out),
+    vocabulary=vocabulary,
+    lengths=task_feature_lengths,
+    batch_size=batch_size,
+    max_examples=eval_examples,
+  )
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  params = restore.restore_params(initial_checkpoint_path, shapes)
+  output_dir = pathlib.Path(output_dir)
+  result = evaluate_tasks(
+    model,
+    params,
+    rows,
+    score=score,
+    predictions=output_dir / "predictions.jsonl",
+  )
+  described = {
+    "mixture": eval_mixture_or_task_name,
+    "tasks": {name: {"rows": by} for name, by in rows.rows.items()},
+  }
+  record = record_lib.make({"source": data.label, "eval": described})
+  return report.write_report(
+    output_dir,
+    run={
+      **dataclasses.asdict(record),
+      "name": eval_mixture_or_task_name,
+      "data_label": data.label,
+    },
+    after=result,
+    missing={f"{m.dataset}:{m.version}": m.message for m in held_out.missing},
+  )
+
+
 def write_predictions(path: str | os.PathLike, by_split: Mapping) -> None:
   """One JSON object per (row, template): prompt, scores and answer.
 
@@ -118,7 +201,9 @@ def _run(model, params, tasks, splits, score, progress):
   total = len(ranking.batches) + len(generating.batches_BS)
 
   def report(offset):
-    return (lambda done, _: progress(offset + done, total)) if progress else None
+    return (
+      (lambda done, _: progress(offset + done, total)) if progress else None
+    )
 
   return (
     rank.rank(model, params, ranking, score=score, progress=report(0)),

@@ -161,7 +161,7 @@ def train(
   start = int(state.step)
   batches = input_lib.ReadAhead(
     input_lib.training_batches(
-      training.mixture,
+      training,
       convert=features.encoder_decoder_batches,
       lengths=lengths,
       batch_size=batch_size,
@@ -180,8 +180,9 @@ def train(
     train_steps=train_steps,
   )
   summary.missing(display, missing)
+  tasks = mixtures.catalogue_tasks(training, held_out)
   lost = vocabulary_lib.check_representable(
-    vocabulary, vocabulary_lib.template_texts(mixtures.catalogue_tasks(training, held_out))
+    vocabulary, vocabulary_lib.template_texts(tasks)
   )
   if lost:
     display.say(f"note: {vocabulary_lib.describe_lost(vocabulary, lost)}\n")
@@ -204,7 +205,7 @@ def train(
     donate_argnums=0,
   )
   validation = validation_lib.Validation(
-    training.mixture,
+    training,
     model=model,
     loss_config=loss_config,
     convert=features.encoder_decoder_batches,
@@ -226,19 +227,23 @@ def train(
   log = writers.MetricsLog(folder, start)
 
   def measure(params, step: int) -> dict[str, float]:
-    scalars = validation(params)
+    scalars, said = {}, []
+    if step > 0:
+      scalars |= validation(params)
+      said.append(f"validation loss {scalars['validation/loss']:.3f}")
     if held_out_set is not None:
       result = _held_out(model, params, held_out_set, folder, step)
       scalars |= result.headline
+      said.append(f"held-out mean {result.mean:.1f}")
     log.write(step, scalars)
-    said = f"step {step:,}: validation loss {scalars['validation/loss']:.3f}"
-    if held_out_set is not None:
-      said += f", held-out mean {scalars['eval/mean']:.1f}"
-    display.say(said)
+    display.say(f"step {step:,}: {', '.join(said)}")
     return scalars
 
-  if start == 0:
+  if start == 0 and held_out_set is not None:
     measure(state.params, 0)
+
+  def logged(step: int) -> bool:
+    return step == start + 1 or step % log_period == 0
 
   # The steps. Metrics stay on the device until they are logged, so that the
   # next step is dispatched while this one computes.
@@ -250,8 +255,13 @@ def train(
       batch = sharding.put_batch(next(batches), mesh)
       state, metrics = train_step(state, batch)
       pending.append((step, metrics))
+      validation.start()
       last = step == train_steps
-      if last or step == start + 1 or step % log_period == 0:
+      measuring = last or step % eval_period == 0
+      saving = last or step % checkpoint_period == 0
+      # What a checkpoint covers is in the log before it: a run that goes on
+      # from there leaves no gap in the curve.
+      if measuring or saving or logged(step):
         rows = _fetched(pending, clock)
         for row in rows:
           log.write(row["step"], {k: v for k, v in row.items() if k != "step"})
@@ -259,12 +269,12 @@ def train(
         nonfinite = _nonfinite(rows, nonfinite)
         pending, clock = [], time.monotonic()
       scalars = {}
-      if last or step % eval_period == 0:
+      if measuring:
         bar.pause()
         scalars = measure(state.params, step)
         bar.resume()
         clock = time.monotonic()
-      if last or step % checkpoint_period == 0:
+      if saving:
         checkpoints.save(step, state, {"step": step}, scalars, final=last)
   batches.close()
   checkpoints.close()
@@ -341,7 +351,7 @@ def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
 
 def _held_out(model, params, held_out_set, folder, step) -> Evaluation:
   """Evaluates, and keeps the result beside the run for the report."""
-  result = evaluate.evaluatemixtures.catalogue_tasks(
+  result = evaluate.evaluate_tasks(
     model,
     params,
     held_out_set,

@@ -128,4 +128,9 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  code = main(sys.argv[1:])
+  # Threads that read ahead may be inside TensorFlow, which aborts when the
+  # interpreter is taken down under it. All files are closed by now.
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)

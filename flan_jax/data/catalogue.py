@@ -24,7 +24,14 @@ from collections.abc import Mapping
 
 import seqio
 
-from flan_jax.data import preprocessors, sources, spec, splits, template
+from flan_jax.data import (
+  pipeline,
+  preprocessors,
+  sources,
+  spec,
+  splits,
+  template,
+)
 from flan_jax.errors import UserError
 from flan_jax.tasks import clusters as table
 
@@ -152,7 +159,7 @@ def seqio_task(
   chosen = range(spec.NUM_TEMPLATES)
   if template_index is not None:
     chosen = (template_index,)
-  out = seqio.Task(
+  out = pipeline.RowTask(
     registered_name(task.name, template_index),
     source=sources.source(task),
     output_features={"inputs": feature, "targets": feature},

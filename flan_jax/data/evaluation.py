@@ -78,7 +78,9 @@ def evaluation_examples(
 
   Raises:
     sources.NotPreparedError: the dataset is not on this machine.
-    UserError: not one usable row; or see `template.fields` and `trimming`.
+    UserError: not one usable row, or a prompt that is too long without any of
+      its fields.
+    template.DataError: a row that templates cannot be applied to.
   """
   templates = tuple(templates)
   rows = _rows(task, split, max_examples)
@@ -91,12 +93,14 @@ def evaluation_examples(
     k: tf.repeat(v, len(templates), axis=0) for k, v in rows.items()
   }
   drawn_B = tf.tile(tf.range(len(templates)), [count])
-  (out,) = template.user_errors(
+  trimming.check_fits(task, table, encoder)
+  ((out, over_B),) = template.user_errors(
     preprocessors.apply(
       task, template.tensors(table), encoder.encode, repeated, drawn_B
     )
     for _ in range(1)
   )
+  _check_fit(task, split, over_B.numpy(), out, encoder)
   choices = _choices(task, rows, count, encoder)
   return _assemble(task, templates, rows, out, choices, count)
 
@@ -113,6 +117,20 @@ def _rows(task: spec.Task, split: str, max_examples: int | None):
       " not one is usable: all are dropped by keep= or have an empty field."
     )
   return batch[0]
+
+
+def _check_fit(task, split, over_B, out, encoder):
+  """No row may be missing from an evaluation: the longest is named."""
+  worst = int(over_B.argmax())
+  if over_B[worst] > 0:
+    raise UserError(
+      f"task {task.name!r}, split {split!r}: with its options and without any"
+      f" of its fields, row {int(out[template.INDEX][worst])} is"
+      f" {encoder.inputs_length + over_B[worst]} tokens long under template"
+      f" {int(out['template'][worst])}, but inputs are cut to"
+      f" {encoder.inputs_length}. Raise TASK_FEATURE_LENGTHS['inputs'] to the"
+      " former."
+    )
 
 
 def _choices(task, rows, count: int, encoder: trimming.Encoder):

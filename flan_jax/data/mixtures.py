@@ -15,10 +15,17 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import seqio
-import tensorflow as tf
 
-from flan_jax.data import catalogue, preprocessors, sources, spec, template
+from flan_jax.data import (
+  catalogue,
+  preprocessors,
+  sources,
+  spec,
+  template,
+  trimming,
+)
 from flan_jax.data.splits import Split
 from flan_jax.errors import UserError
 
@@ -211,11 +218,17 @@ def _rates(mixture, tasks: Mapping[str, seqio.Task]) -> dict[str, float]:
   return {n: r / total for n, r in rates.items()}
 
 
-def _check_usable(task: seqio.Task, name: str, split: str):
+def _check_usable(
+  task: seqio.Task, name: str, split: str, every: bool = False
+):
   ours = catalogue.of_seqio(task)
   if ours is None or task.cache_dir or not isinstance(
     task.source, sources.Source
   ):
+    return
+  # Looking takes a graph per task; without `keep` only empty texts are left
+  # out, and a stream that ends says so (`examples`).
+  if ours.keep is None and not every:
     return
   rows = task.source.get_dataset(split)
   prepared = preprocessors.prepare_rows(ours)(rows)
@@ -230,40 +243,59 @@ def _check_usable(task: seqio.Task, name: str, split: str):
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """Rows of one split: read, dropped by `keep`, dropped as incomplete."""
+  """What becomes of the rows of one split.
+
+  Attributes:
+    read: rows of the split.
+    not_kept: of them dropped by the task's `keep`.
+    incomplete: of the rest dropped, a field or the target being empty.
+    too_long: of used rows times templates, those that are left out because
+      the row's own options are longer than the inputs.
+  """
 
   read: int
   not_kept: int
   incomplete: int
+  too_long: int = 0
 
   @property
   def used(self) -> int:
     return self.read - self.not_kept - self.incomplete
 
 
-def count(resolved: Resolved, split: str = "train") -> dict[str, Counts]:
+def count(
+  resolved: Resolved,
+  split: str = "train",
+  lengths: Mapping[str, int] | None = None,
+) -> dict[str, Counts]:
   """What happens to each row of our tasks, from one pass over the data.
 
   >>> count(resolve("flan_snli"))  # doctest: +SKIP
-  {'flan_snli': Counts(read=4915, not_kept=12, incomplete=0)}
+  {'flan_snli': Counts(read=4915, not_kept=12, incomplete=0, too_long=0)}
+
+  Args:
+    resolved: from `resolve`.
+    split: ours.
+    lengths: of inputs and targets in tokens; `too_long` is 0 without.
   """
-
-  def add(sums, batch):
-    _, kept_B, complete_B = batch
-    number = lambda mask_B: tf.math.count_nonzero(mask_B)  # noqa: E731
-    return (
-      sums[0] + tf.size(kept_B, tf.int64),
-      sums[1] + number(~kept_B),
-      sums[2] + number(kept_B & ~complete_B),
-    )
-
   out = {}
   for task in seqio.get_subtasks(resolved.mixture):
     ours = catalogue.of_seqio(task)
-    if ours is not None and isinstance(task.source, sources.Source):
-      rows = preprocessors.examine(ours, task.source.get_dataset(split))
-      zeros = (tf.constant(0, tf.int64),) * 3
-      out[task.name] = Counts(*(int(n) for n in rows.reduce(zeros, add)))
+    if ours is None or not isinstance(task.source, sources.Source):
+      continue
+    encoder = trimming.encoder(task.output_features, lengths)
+    sums = [0, 0, 0, 0]
+    for rows, kept_B, complete_B in template.user_errors(
+      preprocessors.examine(ours, task.source.get_dataset(split))
+    ):
+      used_B = kept_B & complete_B
+      sums[0] += len(kept_B)
+      sums[1] += int(np.sum(~kept_B))
+      sums[2] += int(np.sum(kept_B & ~complete_B))
+      if lengths and isinstance(ours.choices, spec.Features):
+        used = preprocessors.gather(rows, used_B)
+        sums[3] += preprocessors.too_long(ours, encoder, used)
+    out[task.name] = Counts(*sums)
   return out
 
 
@@ -315,3 +347,10 @@ def examples(
     **kwargs,
   )
   yield from template.user_errors(dataset.as_numpy_iterator())
+  if num_epochs is None:
+    for task in seqio.get_subtasks(resolved.mixture):
+      _check_usable(task, task.name, split, every=True)
+    raise UserError(
+      f"{resolved.mixture.name}: the stream of split {split!r} ended, though it"
+      " repeats: one of its tasks yields nothing."
+    )

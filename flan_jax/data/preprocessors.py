@@ -38,8 +38,7 @@ def prepare_rows(task: spec.Task):
 
   @_plain
   def used(rows, kept_B, complete_B):
-    mask_B = kept_B & complete_B
-    return {k: _masked(v, mask_B) for k, v in rows.items()}
+    return gather(rows, kept_B & complete_B)
 
   def prepare(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return examine(task, dataset).map(used).unbatch()
@@ -96,6 +95,10 @@ def render_rows(
 
   Each row draws one of `templates`; a batch of rows draws from one seed pair,
   which seqio's seed management gives.
+
+  A row whose own options are longer than the inputs is left out when it draws
+  a template that shows them (`mixtures.count` counts such rows); where
+  options are the task's, that would be every row, and is an error.
   """
   table = template.tables(task, templates, wrapper)
 
@@ -104,13 +107,19 @@ def render_rows(
     output_features: Mapping[str, seqio.Feature],
     sequence_length: Mapping[str, int] | None = None,
   ) -> tf.data.Dataset:
-    encode = trimming.encoder(output_features, sequence_length).encode
+    encoder = trimming.encoder(output_features, sequence_length)
+    trimming.check_fits(task, table, encoder)
 
     @_plain
     def batch(rows, seed):
       count = tf.size(rows[template.INDEX])
       drawn_B = template.draw(seed, len(table.template_T), count)
-      return apply(task, template.tensors(table), encode, rows, drawn_B)
+      out, over_B = apply(
+        task, template.tensors(table), encoder.encode, rows, drawn_B
+      )
+      if not isinstance(task.choices, spec.Features):
+        return out
+      return gather(out, over_B == 0)
 
     rendered = seqio.map_over_dataset(batch, num_seeds=1)(
       dataset.ragged_batch(BATCH)
@@ -121,10 +130,15 @@ def render_rows(
 
 
 def apply(task, tables, encode, rows, row_template_B):
-  """A batch of prepared rows rendered, its fields carried along."""
+  """A batch of prepared rows rendered, its fields carried along.
+
+  Returns:
+    The examples, and by how many tokens each is too long all the same
+    (`trimming.Encoded.over_B`).
+  """
   fields_BF = template.fields(task, rows)
-  encoded = encode(tables, fields_BF, row_template_B, rows[template.INDEX])
-  return {
+  encoded = encode(tables, fields_BF, row_template_B)
+  out = {
     **rows,
     "inputs": encoded.inputs_BS,
     "targets": encoded.targets_BT,
@@ -133,9 +147,28 @@ def apply(task, tables, encode, rows, row_template_B):
     "template": tf.gather(tables.template_T, row_template_B),
     "trimmed": encoded.trimmed_B,
   }
+  return out, encoded.over_B
 
 
-def _masked(value, mask_B):
-  if isinstance(value, tf.RaggedTensor):
-    return tf.ragged.boolean_mask(value, mask_B)
-  return tf.boolean_mask(value, mask_B)
+def too_long(task: spec.Task, encoder: trimming.Encoder, rows) -> int:
+  """How many (row, template) pairs do not fit even without any field.
+
+  `rows` is a batch of prepared rows, and only options that differ from row to
+  row can make it more than 0.
+  """
+  tables = template.tensors(template.tables(task))
+  fields_BF = template.fields(task, rows).numpy()
+  fields_BF[:, : len(task.inputs)] = b""
+  count = 0
+  for index, shown in enumerate(task.templates):
+    if shown.shows_options or spec.ANSWER in shown.input_fields:
+      drawn_B = tf.fill([len(fields_BF)], index)
+      over_B = encoder.encode(tables, tf.constant(fields_BF), drawn_B).over_B
+      count += int(tf.math.count_nonzero(over_B))
+  return count
+
+
+def gather(rows, mask_B):
+  """The rows of a batch for which the mask is true."""
+  kept = tf.where(mask_B)[:, 0]
+  return {k: tf.gather(v, kept) for k, v in rows.items()}

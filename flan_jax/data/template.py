@@ -11,6 +11,7 @@ interleave, join), so a graph is as small for ten templates as for one.
 Dimensions: B rows, F fields, T templates, P fields in the longest template.
 """
 
+import codecs
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,10 @@ RESERVED = frozenset(
 # What the graph raises is wrapped by TensorFlow in its own lines; the marks
 # let `user_errors` find the one sentence that is meant for the user.
 _BEGIN, _END = "<data error> ", " </data error>"
+
+
+# A name of its own: a generator closed at exit finds no module `tf`.
+_GRAPH_ERROR = tf.errors.InvalidArgumentError
 
 
 class DataError(UserError):
@@ -69,8 +74,8 @@ class Tables(NamedTuple):
     template_T: the index each row of the tables has in the task.
     input_text_TP, target_text_TP: literal texts, one more than slots.
     input_slot_TP, target_slot_TP: the field that follows each literal text.
-    uses_TF: how often each *input field* occurs in `inputs`; 0 for options
-      and answer, which trimming never cuts.
+    uses_TF: how often each field occurs in `inputs`; 0 for options and
+      answer, which trimming never cuts.
   """
 
   task: Any
@@ -114,9 +119,10 @@ def tables(
   ]
   input_text, input_slot = _table(inputs, task.fields)
   target_text, target_slot = _table([t.targets for t in chosen], task.fields)
+  cuttable = {*task.inputs, spec.TARGET}
   uses = tuple(
     tuple(
-      t.input_fields.count(field) if field in task.inputs else 0
+      t.input_fields.count(field) if field in cuttable else 0
       for field in (*task.fields, "")
     )
     for t in chosen
@@ -372,10 +378,12 @@ def user_errors(rows):
   """
   try:
     yield from rows
-  except tf.errors.InvalidArgumentError as e:
+  except _GRAPH_ERROR as e:
     found = re.search(
       re.escape(_BEGIN) + "(.*?)" + re.escape(_END), str(e), re.DOTALL
     )
     if not found:
       raise
-    raise DataError(found.group(1)) from None
+    # TensorFlow escapes what it quotes.
+    text = codecs.escape_decode(found.group(1))[0].decode("utf-8", "replace")
+    raise DataError(text) from None

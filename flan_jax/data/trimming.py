@@ -1,7 +1,7 @@
 r"""Tokenise, and trim what does not fit: an input field, never the rest.
 
 The instruction, the options, the answer cue and the wrapper around them are
-never cut. The longest input field of the row's template gives way first, from
+never cut; if they alone do not fit, `check_fits` says so before anything runs. The longest input field of the row's template gives way first, from
 its end and at a word boundary, until it is no longer the longest; then the
 longest fields give way together. Targets that are too long lose their end;
 EOS stays. Rows that fit are untouched.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import template
+from flan_jax.data import spec, template
 from flan_jax.errors import UserError
 
 NO_LIMIT = 2**30
@@ -38,6 +38,8 @@ class Encoded(NamedTuple):
     inputs_BS, targets_BT: token ids with EOS, ragged int32.
     inputs_text_B, targets_text_B: the texts they were made from.
     trimmed_B: tokens that trimming removed from both, int32.
+    over_B: tokens by which the inputs are too long even without any of their
+      fields, int32; 0 for all others.
   """
 
   inputs_BS: Any
@@ -45,6 +47,7 @@ class Encoded(NamedTuple):
   inputs_text_B: Any
   targets_text_B: Any
   trimmed_B: Any
+  over_B: Any
 
 
 def encode_batch(vocabulary: seqio.Vocabulary, text_B):
@@ -84,7 +87,7 @@ class Encoder:
 
   @functools.cached_property
   def encode(self):
-    """`encode(tables, fields_BF, row_template_B, index_B) -> Encoded`."""
+    """`encode(tables, fields_BF, row_template_B) -> Encoded`."""
     text, ints = tf.string, tf.int32
     matrix = (None, None)
     tables = template.Tables(
@@ -98,38 +101,39 @@ class Encoder:
         tables,
         tf.TensorSpec(matrix, text),
         tf.TensorSpec((None,), ints),
-        tf.TensorSpec((None,), tf.int64),
       ],
       autograph=False,
+      # Called, not copied into every task's graph.
+      experimental_attributes={"_noinline": True},
     )
 
-  def _encode(self, tables, fields_BF, row_template_B, index_B) -> Encoded:
+  def _encode(self, tables, fields_BF, row_template_B) -> Encoded:
     render = functools.partial(
       template.join, tables.input_text_TP, tables.input_slot_TP
     )
-    limit = self.inputs_length - self.inputs_eos
-    first_B = render(fields_BF, row_template_B)
-    tokens_BS = self._tokens(first_B)
+    text_B = render(fields_BF, row_template_B)
+    tokens_BS = self._tokens(text_B)
     before_B = tokens_BS.row_lengths()
-    text_B = first_B
+    over_B = tf.zeros_like(before_B)
     if self.inputs_length < NO_LIMIT:
-      over = tf.where(before_B > limit)[:, 0]
-      rows = Rows(
-        tf.gather(fields_BF, over),
-        tf.gather(row_template_B, over),
-        tf.gather(index_B, over),
+      limit = self.inputs_length - self.inputs_eos
+      long_O1 = tf.where(before_B > limit)
+      template_O = tf.gather_nd(row_template_B, long_O1)
+      text_O, tokens_OS, over_O = self._shorten(
+        render,
+        tf.gather_nd(fields_BF, long_O1),
+        template_O,
+        tf.cast(tf.gather(tables.uses_TF, template_O), tf.int64),
+        limit,
       )
-      short_text_O, short_OS = self._shorten(tables, render, rows, limit)
-      text_B = tf.tensor_scatter_nd_update(
-        first_B, over[:, None], short_text_O
-      )
+      text_B = tf.tensor_scatter_nd_update(text_B, long_O1, text_O)
+      over_B = tf.tensor_scatter_nd_update(over_B, long_O1, over_O)
       # The shortened rows stand behind the batch; each row takes its own.
+      size, long = tf.size(text_B, tf.int64), tf.size(text_O, tf.int64)
       place_B = tf.tensor_scatter_nd_update(
-        tf.range(tf.size(first_B, tf.int64)),
-        over[:, None],
-        tf.size(first_B, tf.int64) + tf.range(tf.size(over, tf.int64)),
+        tf.range(size), long_O1, size + tf.range(long)
       )
-      tokens_BS = tf.gather(tf.concat([tokens_BS, short_OS], 0), place_B)
+      tokens_BS = tf.gather(tf.concat([tokens_BS, tokens_OS], 0), place_B)
     target_B = template.join(
       tables.target_text_TP, tables.target_slot_TP, fields_BF, row_template_B
     )
@@ -144,6 +148,7 @@ class Encoder:
       text_B,
       target_B,
       tf.cast(trimmed_B, tf.int32),
+      tf.cast(over_B, tf.int32),
     )
 
   def targets(self, text_B):
@@ -164,46 +169,35 @@ class Encoder:
     eos_B1 = tf.fill([tokens_BS.nrows(), 1], self.vocabulary.eos_id)
     return tf.concat([tokens_BS, tf.cast(eos_B1, tf.int32)], axis=1)
 
-  def _shorten(self, tables, render, rows: "Rows", limit: int):
-    """Texts and tokens of rows that are too long, shortened to `limit`."""
-    uses_OF = tf.cast(tf.gather(tables.uses_TF, rows.template), tf.int64)
+  def _shorten(self, render, fields_OF, template_O, uses_OF, limit: int):
+    """Texts and tokens of long rows, shortened, and what they are still over.
 
-    def over(fields_OF):
-      tokens_OS = self._tokens(render(fields_OF, rows.template))
-      return tf.maximum(tokens_OS.row_lengths() - limit, 0)
+    A row is over `limit` in the end only if its prompt is without any field.
+    """
 
-    def unfinished(fields_OF, excess_O):
+    def encode(fields_OF):
+      text_O = render(fields_OF, template_O)
+      tokens_OS = self._tokens(text_O)
+      return text_O, tokens_OS, tf.maximum(tokens_OS.row_lengths() - limit, 0)
+
+    def unfinished(fields_OF, over_O):
       spare_O = tf.reduce_any((uses_OF > 0) & (fields_OF != ""), axis=1)
-      return tf.reduce_any((excess_O > 0) & spare_O)
+      return tf.reduce_any((over_O > 0) & spare_O)
 
-    def cut(fields_OF, excess_O):
-      fields_OF = self._cut(fields_OF, uses_OF, excess_O)
-      return fields_OF, over(fields_OF)
+    def cut(fields_OF, over_O):
+      fields_OF = self._cut(fields_OF, uses_OF, over_O)
+      return fields_OF, encode(fields_OF)[2]
 
-    fields_OF, excess_O = tf.while_loop(
+    fields_OF, _ = tf.while_loop(
       unfinished,
       cut,
-      (rows.fields, over(rows.fields)),
+      (fields_OF, encode(fields_OF)[2]),
       shape_invariants=(tf.TensorShape([None, None]), tf.TensorShape([None])),
     )
-    number_O = tf.gather(tables.template_T, rows.template)
-    length_O = excess_O + self.inputs_length
-    fits = template.fail_if(
-      excess_O > 0,
-      {template.INDEX: rows.index},
-      "task '{}', template {}: with all its fields emptied the prompt is still"
-      f" {{}} tokens long, more than the inputs' length {self.inputs_length}."
-      " Raise TASK_FEATURE_LENGTHS['inputs'] to more than that (row {}).",
-      tables.task,
-      number_O,
-      length_O,
-    )
-    with tf.control_dependencies([fits]):
-      text_O = render(fields_OF, rows.template)
-    return text_O, self._tokens(text_O)
+    return encode(fields_OF)
 
-  def _cut(self, fields_OF, uses_OF, excess_O):
-    """Fields cut to one level, the highest that removes `excess_O` tokens.
+  def _cut(self, fields_OF, uses_OF, over_O):
+    """Fields cut to one level, the highest that removes `over_O` tokens.
 
     With the fields of a template sorted by length l_1 ≥ l_2 ≥ …, each used
     u_i times, cutting all to level L removes Σ u_i max(l_i - L, 0); that is
@@ -220,11 +214,11 @@ class Encoder:
     u_OF = tf.gather(uses_OF, order_OF, batch_dims=1)
     l_OF = tf.gather(length_OF, order_OF, batch_dims=1)
     u_sum_OF = tf.cumsum(u_OF, axis=1)
-    left_OF = tf.cumsum(u_OF * l_OF, axis=1) - excess_O[:, None]
+    left_OF = tf.cumsum(u_OF * l_OF, axis=1) - over_O[:, None]
     level_OF = tf.where(u_sum_OF > 0, left_OF // tf.maximum(u_sum_OF, 1), 0)
     level_O = tf.maximum(tf.reduce_max(level_OF, axis=1), 0)
     too_long_OF = (
-      (excess_O[:, None] > 0) & (uses_OF > 0) & (length_OF > level_O[:, None])
+      (over_O[:, None] > 0) & (uses_OF > 0) & (length_OF > level_O[:, None])
     )
     level_N = tf.reshape(
       tf.broadcast_to(level_O[:, None], tf.shape(fields_OF)), [-1]
@@ -240,14 +234,6 @@ class Encoder:
     text = tf.strings.split(marked, _MARK)
     tokens = encode_batch(self.vocabulary, text.flat_values).row_lengths()
     return Pieces(text, text.with_flat_values(tf.cast(tokens, tf.int64)))
-
-
-class Rows(NamedTuple):
-  """Rows that are too long: fields [O, F + 1], template [O], index [O]."""
-
-  fields: Any
-  template: Any
-  index: Any
 
 
 class Pieces(NamedTuple):
@@ -317,3 +303,40 @@ def encoder(
       inputs.vocabulary, *limits, inputs.add_eos, targets.add_eos
     )
   return _ENCODERS[key]
+
+
+def check_fits(task: spec.Task, table: template.Tables, encoder: Encoder):
+  """Raises for a template whose own words are longer than the inputs.
+
+  Args:
+    task: for its choices; those that differ from row to row count as empty.
+    table: of the templates, with their wrapper.
+    encoder: vocabulary and lengths.
+
+  Raises:
+    UserError: names task, template, both lengths and the way out.
+  """
+  if encoder.inputs_length == NO_LIMIT:
+    return
+  count = len(table.template_T)
+  answers, options = [""], ""
+  if isinstance(task.choices, tuple):
+    answers, options = task.choices, template.options(task.choices)
+  with tf.init_scope():
+    tensors = template.tensors(table)
+    for answer in answers:
+      row = ["" for _ in task.inputs]
+      row += ["", ""] if task.choices is None else [answer, options, ""]
+      encoded = encoder.encode(
+        tensors, tf.constant([row] * count), tf.range(count)
+      )
+      over = encoded.over_B.numpy()
+      worst = int(over.argmax())
+      if over[worst] > 0:
+        raise UserError(
+          f"task {task.name!r}, template {table.template_T[worst]}: without"
+          " any of its fields the prompt is"
+          f" {encoder.inputs_length + over[worst]} tokens long, but inputs are"
+          f" cut to {encoder.inputs_length}. Raise"
+          " TASK_FEATURE_LENGTHS['inputs']."
+        )

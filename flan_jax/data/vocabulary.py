@@ -5,8 +5,9 @@ them. Nothing is fetched: a vocabulary is the one shipped with the package or a
 file on this machine.
 
 The shipped model (`vocabularies/flan_jax.model`, made by
-`train_vocabulary.py`) restores every text exactly, but for U+2581, which
-SentencePiece uses for the space. T5's own cannot: it has no newline, brace or
+`train_vocabulary.py`) restores every text exactly, but for two characters:
+U+2581, which SentencePiece uses for the space, and U+FDD0, which no text may
+hold. T5's own cannot: it has no newline, brace or
 `<` and normalises with NFKC. `check_representable` says what a vocabulary
 loses, `load(..., replacements="t5")` replaces it by something it can say.
 

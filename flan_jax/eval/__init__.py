@@ -1,1 +1,1 @@
-
+"""Evaluation: rank classification, generation, metrics, reports."""

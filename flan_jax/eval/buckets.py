@@ -85,7 +85,8 @@ def group(
     covering = [
       other
       for other in order
-      if other != shape and all(o >= s for o, s in zip(other, shape, strict=True))
+      if other != shape
+      and all(o >= s for o, s in zip(other, shape, strict=True))
     ]
     if covering:
       order[min(covering, key=_area)] += order.pop(shape)

@@ -111,9 +111,7 @@ class EvaluationSet:
       for task, by in out.items()
     }
 
-  def plans(
-    self, splits: Sequence[str]
-  ) -> tuple[rank.Plan, generation.Plan]:
+  def plans(self, splits: Sequence[str]) -> tuple[rank.Plan, generation.Plan]:
     """Batches for `splits`, made on the first call."""
     splits = tuple(splits)
     if splits not in self._plans:

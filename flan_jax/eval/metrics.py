@@ -68,7 +68,7 @@ def f1_binary(
 
   _check(predictions, labels)
   value = sklearn_metrics.f1_score(
-    [int(l == 1) for l in labels],
+    [int(label == 1) for label in labels],
     [int(p == 1) for p in predictions],
     zero_division=0,
   )
@@ -82,8 +82,8 @@ def mean_3class_f1(
 
   A class that is neither predicted nor present counts as 0:
 
-  >>> mean_3class_f1([0, 1, 1], [0, 1, 1])["mean_3class_f1"]
-  66.66666666666667
+  >>> round(mean_3class_f1([0, 1, 1], [0, 1, 1])["mean_3class_f1"], 2)
+  66.67
   """
   from sklearn import metrics as sklearn_metrics
 

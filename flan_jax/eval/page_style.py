@@ -33,8 +33,8 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
 p.note { font-size: 13px; color: var(--muted); max-width: none; }
 th { font-weight: 600; text-align: right; color: var(--muted); font-size: 12px;
-  padding: 6px 7px; border-bottom: 1.5px solid var(--ink); vertical-align: bottom;
-  white-space: nowrap; }
+  padding: 6px 7px; border-bottom: 1.5px solid var(--ink);
+  vertical-align: bottom; white-space: nowrap; }
 td { text-align: right; padding: 7px 7px; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th.text, td.text { text-align: left; }
@@ -46,8 +46,8 @@ td.strong { font-weight: 650; }
 .up { color: var(--up); } .down { color: var(--down); }
 .plots { display: grid; gap: 26px 34px; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
-svg { display: block; width: 100%; max-width: 100%; height: auto; overflow: visible;
-  font-family: inherit; }
+svg { display: block; width: 100%; max-width: 100%; height: auto;
+  overflow: visible; font-family: inherit; }
 figure { margin: 22px 0 0; }
 .sample { border: 1px solid var(--line); border-radius: 10px;
   margin: 0 0 16px; overflow: hidden; break-inside: avoid; }

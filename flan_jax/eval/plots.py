@@ -79,9 +79,7 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
   if size <= 1:
     return points
   parts = (points[i : i + size] for i in range(0, len(points), size))
-  return [
-    (part[-1][0], sum(y for _, y in part) / len(part)) for part in parts
-  ]
+  return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def lines(
@@ -99,7 +97,9 @@ def lines(
     unit: after the title, in a lighter tone.
     from_zero: whether the y axis starts at 0.
   """
-  curves = [dataclasses.replace(c, points=tuple(thin(c.points))) for c in curves]
+  curves = [
+    dataclasses.replace(c, points=tuple(thin(c.points))) for c in curves
+  ]
   curves = [c for c in curves if c.points]
   if not curves:
     return ""
@@ -128,7 +128,9 @@ def lines(
       px, _ = at(x, y_low)
       out.append(_text(px, height - 9, number(x), "middle", "muted"))
   for c in curves:
-    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (at(*p) for p in c.points))
+    path = " ".join(
+      f"{px:.1f},{py:.1f}" for px, py in (at(*p) for p in c.points)
+    )
     out.append(
       f"<polyline points='{path}' fill='none' style='stroke:{c.colour}'"
       " stroke-width='1.75' stroke-linejoin='round' stroke-linecap='round'/>"

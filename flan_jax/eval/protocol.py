@@ -226,9 +226,7 @@ def scored_templates(task: "object") -> tuple[int, ...]:
   """
   if task.kind == "classification":
     return task.rankable_templates
-  return tuple(
-    i for i, t in enumerate(task.templates) if not t.turned_around
-  )
+  return tuple(i for i, t in enumerate(task.templates) if not t.turned_around)
 
 
 def clusters(results: Iterable[TaskResult]) -> dict[str, ClusterResult]:

@@ -27,11 +27,11 @@ from flan_jax.eval import buckets
 if TYPE_CHECKING:
   from flan_jax.data.evaluation import EvalExample
 
-# Input lengths double, choice lengths quadruple: the encoder's padding costs
-# more than the decoder's. Two to four choices are nearly all there is.
+# Small choices matter: with a small model and a large vocabulary the head over
+# the choices' tokens costs as much as the encoder.
 INPUT_SIZES = functools.partial(buckets.sizes, smallest=64)
 CHOICE_COUNTS = functools.partial(buckets.sizes, smallest=2)
-CHOICE_SIZES = functools.partial(buckets.sizes, smallest=8, factor=4)
+CHOICE_SIZES = functools.partial(buckets.sizes, smallest=4)
 
 # Examples that share an input share its encoding up to so many choices.
 MAX_SHARED_CHOICES = 16
@@ -92,7 +92,9 @@ class Plan:
   def shapes(self) -> set[tuple[int, ...]]:
     """Distinct shapes (rows, input length, choices, choice length): as many
     compilations are needed."""
-    return {(*b.inputs_BS.shape, *b.choices_BCT.shape[1:]) for b in self.batches}
+    return {
+      (*b.inputs_BS.shape, *b.choices_BCT.shape[1:]) for b in self.batches
+    }
 
 
 @dataclasses.dataclass
@@ -161,9 +163,7 @@ def plan(
       for row, unit in enumerate(part):
         column = {key: i for i, key in enumerate(unit.choices)}
         for number in unit.examples:
-          columns = tuple(
-            column[c.tobytes()] for c in examples[number].choices
-          )
+          columns = tuple(column[c.tobytes()] for c in examples[number].choices)
           places[number] = (len(batches), row, columns)
       batches.append(_batch(part, rows, shape))
   return Plan(tuple(examples), tuple(batches), tuple(places))

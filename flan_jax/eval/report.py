@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax.errors import UserError
-from flan_jax.eval import page
+from flan_jax.eval import page, page_text
 from flan_jax.eval.evaluation import Evaluation
 
 
@@ -51,7 +51,7 @@ def write_report(
     missing = dict.fromkeys(missing, "")
   missing = {str(name): str(reason) for name, reason in missing.items()}
   if title is None:
-    title = page.readable(str(run.get("name") or "evaluation"))
+    title = page_text.readable(str(run.get("name") or "evaluation"))
   parts = {
     "run": run,
     "curves": curves,
@@ -90,10 +90,10 @@ def markdown(
   out = [f"# {_cell(title)}", ""]
   if run.get("data_label"):
     out += [f"Data: {_cell(run['data_label'])}.", ""]
-  loss = page.last(curves, "train/loss")
+  loss = page_text.last(curves, "train/loss")
   if loss is not None:
-    start = page.last(curves, "train/loss", first=True)
-    steps = page.last(curves, "step")
+    start = page_text.last(curves, "train/loss", first=True)
+    steps = page_text.last(curves, "step")
     out += [f"Training loss {start:.3f} → {loss:.3f} in {steps:,} steps.", ""]
   if missing:
     out += ["Left out, not prepared in the data folder:", ""]
@@ -112,7 +112,7 @@ def _table(before, after) -> list[str]:
   header = ["task", "metric", "n", "templates", "chance", "majority", *middle]
   header += ["median", "quartiles", "min", "max", "best dev"]
   rows = [header, ["---", "---"] + ["---:"] * (len(header) - 2)]
-  s = page.score
+  s = page_text.score
   for name, task in shown.tasks.items():
     for metric, r in task.metrics.items():
       old = None
@@ -124,12 +124,12 @@ def _table(before, after) -> list[str]:
       if both:
         row.append(s(None if old is None else r.spread.mean - old, sign=True))
       row.append(s(r.spread.median))
-      row.append(f"{s(r.spread.q1)}{page.DASH}{s(r.spread.q3)}")
+      row.append(f"{s(r.spread.q1)}{page_text.DASH}{s(r.spread.q3)}")
       row += [s(r.spread.min), s(r.spread.max), s(r.best_dev_score)]
       rows.append(row)
   for name, cluster in shown.clusters.items():
     old = before.clusters.get(name) if both else None
-    row = [f"**{page.readable(name or 'all')}**", "mean", "", "", "", ""]
+    row = [f"**{page_text.readable(name or 'all')}**", "mean", "", "", "", ""]
     row += [s(old.mean if old else None)] * both + [s(cluster.mean)]
     if both:
       row.append(s(cluster.mean - old.mean if old else None, sign=True))

@@ -223,7 +223,6 @@ class Attention(nn.Module):
   features: int
   dropout_rate: float
   dtype: Dtype = jnp.float32
-  float32_logits: bool = False
 
   def setup(self):
     def dense(features, init):
@@ -265,12 +264,7 @@ class Attention(nn.Module):
       )
       value_BSHK = value_BSHK * keep
     out_BTHK = attention.attend(
-      query_BTHK,
-      key_BSHK,
-      value_BSHK,
-      mask_BTS,
-      bias_HTS,
-      float32_logits=self.float32_logits,
+      query_BTHK, key_BSHK, value_BSHK, mask_BTS, bias_HTS
     )
     return self.out(out_BTHK.reshape(*out_BTHK.shape[:2], -1))
 

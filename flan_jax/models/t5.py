@@ -45,8 +45,8 @@ class T5Config:
     logits_via_embedding: True for v1.0: the embedding is the head too, and
       logits are divided by sqrt(D).
     dropout_rate: everywhere T5 drops; only while training.
-    dtype: of activations. Parameters, norms' statistics and logits are float32.
-    float32_attention_logits: attention's softmax in float32 whatever `dtype`.
+    dtype: of activations. Parameters, logits, the softmax of attention and norms'
+      statistics are float32 whatever it is.
     scan_layers: one compiled layer, parameters stacked on a first axis N (see
       `stack_layers`). Compiles faster; the numbers are the same.
     remat_policy: what the backward pass recomputes. "none" keeps everything,
@@ -68,7 +68,6 @@ class T5Config:
   logits_via_embedding: bool = False
   dropout_rate: float = 0.1
   dtype: str = "float32"
-  float32_attention_logits: bool = False
   scan_layers: bool = False
   remat_policy: str = "none"
 
@@ -122,7 +121,6 @@ def _attention(config: T5Config, name: str) -> layers.Attention:
     features=config.emb_dim,
     dropout_rate=config.dropout_rate,
     dtype=config.dtype,
-    float32_logits=config.float32_attention_logits,
     name=name,
   )
 

@@ -5,46 +5,23 @@ is started again draws the batches it would have drawn: `start_step` batches
 are made and skipped, which costs input time only.
 """
 
+import concurrent.futures
 import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
+
+from flan_jax.data import mixtures
 
 T = TypeVar("T")
 Batches = Iterator[dict[str, np.ndarray]]
 
 
-def mixture_examples(
-  mixture, *, lengths: Mapping[str, int], split: str, seed: int, repeat: bool
-) -> Iterator[dict[str, np.ndarray]]:
-  """Tokenised examples of a seqio task or mixture, in a fixed order.
-
-  Args:
-    mixture: a seqio Task or Mixture.
-    lengths: feature -> tokens at most, `{"inputs": 256, "targets": 64}`.
-    split: "train" or "validation".
-    seed: decides the shuffle, the mixing and the templates drawn.
-    repeat: whether to go on for ever.
-  """
-  # seqio's features alone: copies of the texts would cost as much as the rest.
-  options = {"copy_pretokenized": False} if hasattr(mixture, "tasks") else {}
-  dataset = mixture.get_dataset(
-    sequence_length=dict(lengths),
-    split=split,
-    shuffle=repeat,
-    seed=seed,
-    num_epochs=None if repeat else 1,
-    **options,
-  )
-  for example in dataset.as_numpy_iterator():
-    yield {name: example[name] for name in ("inputs", "targets")}
-
-
 def training_batches(
-  mixture,
+  resolved: mixtures.Resolved,
   *,
   convert: Callable[..., Batches],
   lengths: Mapping[str, int],
@@ -56,21 +33,41 @@ def training_batches(
   """Endless packed batches from step `start_step` on.
 
   Args:
-    mixture: a seqio Task or Mixture with a `train` split.
+    resolved: a mixture or task with a `train` split.
     convert: examples -> batches, `features.encoder_decoder_batches`.
     lengths: feature -> tokens a row.
     batch_size: rows a batch.
-    seed: see `mixture_examples`.
+    seed: decides the shuffle, the mixing and the templates drawn.
     pack: several examples a row.
     start_step: batches to skip.
   """
-  examples = mixture_examples(
-    mixture, lengths=lengths, split="train", seed=seed, repeat=True
-  )
+  examples = mixtures.examples(resolved, lengths, seed=seed, passthrough=())
   batches = convert(
     examples, lengths=lengths, batch_size=batch_size, pack=pack
   )
   return itertools.islice(batches, start_step, None)
+
+
+class InThread(Generic[T]):
+  """A value computed in a daemon thread, which never keeps a process alive.
+
+  >>> InThread(lambda: 2 + 2).result()
+  4
+  """
+
+  def __init__(self, function: Callable[[], T]):
+    self._future: concurrent.futures.Future = concurrent.futures.Future()
+    threading.Thread(target=self._run, args=(function,), daemon=True).start()
+
+  def _run(self, function):
+    try:
+      self._future.set_result(function())
+    except BaseException as e:
+      self._future.set_exception(e)
+
+  def result(self) -> T:
+    """Waits for the value; raises what the function raised."""
+    return self._future.result()
 
 
 class ReadAhead(Iterator[T]):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from flan_jax.data import mixtures
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss, sharding, step
 
@@ -14,12 +15,13 @@ from flan_jax.training import loss, sharding, step
 class Validation:
   """The same packed batches at every call, so that the curve is comparable.
 
-  The batches are made on the first call and kept: a handful of token arrays.
+  They are a handful of token arrays; `start` makes them in a thread, so that
+  building this second pipeline does not delay the first training step.
   """
 
   def __init__(
     self,
-    mixture: Any,
+    resolved: mixtures.Resolved,
     *,
     model: Any,
     loss_config: loss.LossConfig,
@@ -31,7 +33,7 @@ class Validation:
     accumulate: int = 1,
   ):
     """Args:
-    mixture: seqio task or mixture with a `validation` split.
+    resolved: mixture or task with a `validation` split.
     model: as for `step.eval_step`.
     loss_config: as for `step.eval_step`.
     convert: examples -> batches.
@@ -42,10 +44,10 @@ class Validation:
     accumulate: micro-batches, as in the training step.
     """
     self._make = functools.partial(
-      _batches, mixture, convert, lengths, batch_size, batches
+      _batches, resolved, convert, lengths, batch_size, batches
     )
     self._mesh = mesh
-    self._kept = None
+    self._making = self._kept = None
     self._sums = jax.jit(
       functools.partial(
         step.eval_step,
@@ -55,10 +57,17 @@ class Validation:
       )
     )
 
+  def start(self):
+    """Begins to make the batches; the first call waits for them."""
+    if self._making is None:
+      self._making = input_lib.InThread(self._make)
+
   def __call__(self, params: Any) -> dict[str, float]:
     """`validation/loss`, `validation/accuracy` (of target tokens, 0 to 1)."""
     if self._kept is None:
-      self._kept = [sharding.put_batch(b, self._mesh) for b in self._make()]
+      self.start()
+      made = self._making.result()
+      self._kept = [sharding.put_batch(b, self._mesh) for b in made]
     sums = [self._sums(params, batch) for batch in self._kept]
     means = step.summary(jax.device_get(sums))
     return {
@@ -67,9 +76,15 @@ class Validation:
     }
 
 
-def _batches(mixture, convert, lengths, batch_size, count):
-  examples = input_lib.mixture_examples(
-    mixture, lengths=lengths, split="validation", seed=0, repeat=False
+def _batches(resolved, convert, lengths, batch_size, count):
+  examples = mixtures.examples(
+    resolved,
+    lengths,
+    split="validation",
+    seed=0,
+    shuffle=False,
+    num_epochs=1,
+    passthrough=(),
   )
   made = convert(examples, lengths=lengths, batch_size=batch_size, pack=True)
   return list(itertools.islice(made, count))

@@ -1,0 +1,193 @@
+import json
+
+import numpy as np
+import pytest
+
+from flan_jax import evaluate
+from flan_jax.data import catalogue
+from flan_jax.errors import UserError
+from flan_jax.eval import evaluation_set, generation
+from flan_jax.eval.evaluation import Evaluation
+from flan_jax.eval.evaluation_set import EvaluationSet
+from tests.eval.fakes import CountingModel, example
+
+LENGTHS = {"inputs": 64, "targets": 8}
+CHOICES = {"rte": 2, "cb": 3}
+
+
+class Vocabulary:
+  def decode(self, ids):
+    return " ".join(f"w{i}" for i in ids)
+
+
+@pytest.fixture
+def rows(monkeypatch):
+  """RTE and CB (ranked) and E2E (generated) from made-up rows."""
+  calls = []
+
+  def examples(task, split, *, templates, max_examples, **_):
+    calls.append((task.name, split, tuple(templates)))
+    count = CHOICES.get(task.name, 0)
+    out = []
+    for index in range(min(max_examples or 6, 6)):
+      for t in templates:
+        # The fake model prefers the choice with the smallest token.
+        best = (index + t) % count if count else 0
+        choices = [(5 + (c != best),) for c in range(count)]
+        label = index % count if count else 0
+        inputs = (2 + index, 2 + t, 3 + len(split), ord(task.name[0]))
+        out.append(
+          example(
+            inputs, choices, label, task=task.name, template=t, index=index,
+            references=("w7 w8", "w9"),
+          )
+        )
+    return out
+
+  def greedy(model, params, inputs_BS, **_):
+    answer = np.array([7, 8, 1, 0], np.int32)
+    return np.tile(answer, (inputs_BS.shape[0], 1))
+
+  monkeypatch.setattr(
+    evaluation_set.evaluation_data, "evaluation_examples", examples
+  )
+  monkeypatch.setattr(generation.decoding, "greedy", greedy)
+  made = EvaluationSet.prepare(
+    [catalogue.get(n) for n in ("rte", "cb", "e2e_nlg")],
+    vocabulary=Vocabulary(), lengths=LENGTHS, batch_size=8,
+  )
+  made.calls = calls
+  return made
+
+
+def test_every_scored_template_of_both_splits_is_read_once(rows):
+  assert sorted(c[:2] for c in rows.calls) == sorted(
+    (t, s) for t in ("rte", "cb", "e2e_nlg") for s in ("validation", "test")
+  )
+  for name, _, templates in rows.calls:
+    task = catalogue.get(name)
+    assert templates
+    assert not any(task.templates[t].turned_around for t in templates)
+  evaluate.evaluate_tasks(CountingModel(), 0.0, rows)
+  evaluate.evaluate_tasks(CountingModel(), 1.0, rows)
+  assert len(rows.calls) == 6
+  assert rows.rows["rte"] == {"validation": 6, "test": 6}
+
+
+def test_a_second_evaluation_compiles_nothing(rows):
+  model = CountingModel()
+  first = evaluate.evaluate_tasks(model, 0.0, rows)
+  compiled = len(model.encoded_shapes)
+  assert compiled == len(rows.plans(("validation", "test"))[0].shapes)
+  second = evaluate.evaluate_tasks(model, 1.0, rows)
+  assert len(model.encoded_shapes) == compiled
+  assert second.headline == first.headline
+
+
+def test_numbers_by_hand(rows):
+  result = evaluate.evaluate_tasks(CountingModel(), 0.0, rows)
+  # Template t answers (index + t) mod 2 and the label is index mod 2.
+  rte = result.tasks["rte"].main
+  assert rte.scores == {t: 100.0 * (t % 2 == 0) for t in rte.scores}
+  assert rte.best_dev_template == min(t for t in rte.scores if t % 2 == 0)
+  assert rte.best_dev_score == 100.0
+  cb = result.tasks["cb"].main
+  assert cb.scores == {t: 100.0 * (t % 3 == 0) for t in cb.scores}
+  assert (cb.majority, round(cb.chance, 3)) == (pytest.approx(100 / 3), 33.333)
+  e2e = result.tasks["e2e_nlg"]
+  assert e2e.main.spread.mean == pytest.approx(100.0)
+  assert set(result.clusters) == {"natural_language_inference", "struct_to_text"}
+  headline = result.headline
+  assert headline["eval/rte/accuracy_mean"] == rte.spread.mean
+  assert headline["eval/rte/accuracy_best_dev"] == 100.0
+  assert headline["eval/e2e_nlg/rougeL_median"] == pytest.approx(100.0)
+  nli = (rte.spread.mean + cb.spread.mean) / 2
+  assert headline["eval/cluster/natural_language_inference"] == pytest.approx(nli)
+  assert headline["eval/mean"] == pytest.approx((nli + 100) / 2)
+  assert all(isinstance(v, float) for v in headline.values())
+
+
+def test_json_and_back(rows):
+  result = evaluate.evaluate_tasks(CountingModel(), 0.0, rows)
+  text = json.dumps(result.to_json(), allow_nan=False)
+  assert Evaluation.from_json(json.loads(text)) == result
+
+
+def test_predictions_have_one_line_per_row_and_template(rows, tmp_path):
+  path = tmp_path / "deep" / "predictions.jsonl"
+  result = evaluate.evaluate_tasks(CountingModel(), 0.0, rows, predictions=path)
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  assert len(lines) == result.examples == sum(map(len, rows.examples.values()))
+  keys = {(r["task"], r["split"], r["template"], r["index"]) for r in lines}
+  assert len(keys) == len(lines)
+  first = lines[0]
+  assert (first["task"], first["split"]) == ("rte", "validation")
+  assert first["choices"] == ["choice 0", "choice 1"]
+  assert first["scores"] == [-6.0, -7.0]
+  assert (first["prediction"], first["label"]) == (0, 0)
+  last = lines[-1]
+  assert last["prediction"] == "w7 w8"
+  assert last["references"] == ["w7 w8", "w9"]
+  assert last["complete"] is True
+
+
+def test_predictions_that_cannot_be_written(rows, tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="predictions file .* cannot be written"):
+    evaluate.evaluate_tasks(
+      CountingModel(), 0.0, rows, predictions=tmp_path / "file" / "x"
+    )
+
+
+def test_the_last_split_is_reported_and_one_alone_has_no_best(rows):
+  result = evaluate.evaluate_tasks(
+    CountingModel(), 0.0, rows, splits=("validation",)
+  )
+  assert result.split == "validation"
+  assert result.tasks["rte"].main.best_dev_score is None
+  assert result.clusters["natural_language_inference"].best_dev is None
+  assert not any(k.endswith("best_dev") for k in result.headline)
+
+
+def test_samples_are_the_same_prompts_for_every_model(rows):
+  one = evaluate.evaluate_tasks(CountingModel(), 0.0, rows).samples
+  two = evaluate.evaluate_tasks(CountingModel(), 5.0, rows).samples
+  key = [(s.task, s.template, s.index) for s in one]
+  assert key == [(s.task, s.template, s.index) for s in two]
+  assert len(set(key)) == 6
+
+
+def test_progress_counts_all_batches(rows):
+  calls = []
+  evaluate.evaluate_tasks(
+    CountingModel(), 0.0, rows, progress=lambda *c: calls.append(c)
+  )
+  assert calls[-1][0] == calls[-1][1] == len({t for _, t in calls}) * calls[-1][1]
+  assert [d for d, _ in calls] == sorted(d for d, _ in calls)
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"names": []}, r"needs tasks, each once; got \[\]"),
+    ({"names": ["rte", "rte"]}, r"each once; got \['rte', 'rte'\]"),
+    ({"splits": ("tset",)}, r"splits \('tset',\): use some of"),
+    ({"max_examples": 0}, "'rte': split 'validation' has no row"),
+  ],
+)
+def test_what_cannot_be_evaluated(monkeypatch, kwargs, message):
+  monkeypatch.setattr(
+    evaluation_set.evaluation_data, "evaluation_examples", lambda *a, **k: []
+  )
+  names = kwargs.pop("names", ["rte"])
+  with pytest.raises(UserError, match=message):
+    EvaluationSet.prepare(
+      [catalogue.get(n) for n in names],
+      vocabulary=Vocabulary(), lengths=LENGTHS, batch_size=8, **kwargs,
+    )
+
+
+def test_a_split_that_the_set_does_not_hold(rows):
+  del rows.examples["validation"]
+  with pytest.raises(UserError, match=r"the set holds \('test',\)"):
+    evaluate.evaluate_tasks(CountingModel(), 0.0, rows, splits=("validation",))

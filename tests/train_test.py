@@ -1,0 +1,253 @@
+"""The main job: end to end, killed and started again, and refused."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from flan_jax import config
+from flan_jax.errors import UserError
+from flan_jax.training import writers
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+JOB = "gin/flan_holdout_nli.gin"
+# One small task and a two-layer model: the code of the main job, in seconds.
+SMALL = {
+  "MIXTURE_OR_TASK_NAME": "flan_sst2",
+  "EVAL_MIXTURE_OR_TASK_NAME": None,
+  "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 64},
+  "BATCH_SIZE": 4,
+  "TRAIN_STEPS": 12,
+  "CHECKPOINT_PERIOD": 3,
+  "EVAL_PERIOD": 6,
+  "DROPOUT_RATE": 0.1,
+  "t5.T5Config.emb_dim": 16,
+}
+
+
+def flags(directory, **changes):
+  values = {**SMALL, "MODEL_DIR": str(directory), **changes}
+  return [(name, repr(value)) for name, value in values.items()]
+
+
+def run(directory, **changes):
+  loaded = config.load([JOB], flags(directory, **changes), [str(ROOT)])
+  return config.call_job(loaded, ["test"])
+
+
+def command(directory, **changes):
+  words = [f"--gin.{n}={v}" for n, v in flags(directory, **changes)]
+  return [sys.executable, "launch/run.py", f"--gin_file={JOB}", *words]
+
+
+@pytest.fixture(scope="module")
+def sample_cache(tmp_path_factory):
+  """The embedded sample is written once for all runs of this module."""
+  folder = tmp_path_factory.mktemp("cache")
+  old = {k: os.environ.get(k) for k in ("FLAN_JAX_CACHE", "TFDS_DATA_DIR")}
+  os.environ["FLAN_JAX_CACHE"] = str(folder)
+  os.environ.pop("TFDS_DATA_DIR", None)
+  yield folder
+  for name, value in old.items():
+    if value is None:
+      os.environ.pop(name, None)
+    else:
+      os.environ[name] = value
+
+
+def parameters(directory, step):
+  from flan_jax.training import checkpoint
+
+  params = checkpoint.restore_params(
+    directory / "checkpoints" / f"checkpoint_{step}"
+  )
+  import jax
+
+  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  return {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
+
+
+def assert_bit_equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    assert a[name].tobytes() == b[name].tobytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sample_cache")
+def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path):
+  plain, killed = tmp_path / "plain", tmp_path / "killed"
+  run(plain)
+  # Three kills at random moments; a long run so that they find it at work.
+  seed = int(os.environ.get("KILL_SEED", time.time()))
+  dice = random.Random(seed)
+  kills = 0
+  for _ in range(3):
+    process = subprocess.Popen(
+      command(killed), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    stop_at = dice.randint(1, 11)
+    for line in process.stdout:
+      # The folder's own log tells the step before the display does.
+      if line.startswith(("step ", "going on")):
+        break
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+      rows = writers.read(killed / "metrics.jsonl")
+      if rows and rows[-1]["step"] >= stop_at:
+        break
+      time.sleep(0.01)
+    if process.poll() is None:
+      process.send_signal(signal.SIGKILL)
+      kills += 1
+    process.wait()
+  subprocess.run(command(killed), cwd=ROOT, check=True)
+  assert kills >= 1, f"KILL_SEED={seed}: no kill found the run at work"
+  assert_bit_equal(parameters(plain, 12), parameters(killed, 12))
+  curves = [
+    [
+      (row["step"], row["train/loss"])
+      for row in writers.read(folder / "metrics.jsonl")
+      if "train/loss" in row
+    ]
+    for folder in (plain, killed)
+  ]
+  assert curves[0] == curves[1], f"KILL_SEED={seed}"
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
+  folder = run(
+    tmp_path / "run",
+    EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+    TRAIN_STEPS=30,
+    EVAL_PERIOD=15,
+  )
+  rows = writers.read(folder / "metrics.jsonl")
+  losses = [row["train/loss"] for row in rows if "train/loss" in row]
+  assert len(losses) == 30
+  assert losses[-1] < 0.8 * losses[0]
+  assert {"validation/loss", "eval/cb/accuracy_mean"} <= set(rows[-1])
+  assert (folder / "checkpoints" / "checkpoint_30" / "manifest.json").exists()
+  assert list((folder / "tensorboard").glob("events*"))
+  page = (folder / "report.html").read_text()
+  assert "CB" in page
+  assert "http" not in page.replace("http://www.w3.org", "")
+  answers = [
+    json.loads(line)
+    for line in (folder / "predictions" / "step_30.jsonl").open()
+  ]
+  assert {a["template"] for a in answers if a["split"] == "test"} == set(
+    range(8)
+  )
+  record = json.loads((folder / "run.json").read_text())
+  assert record["data"]["source"] == "sample"
+  out = capsys.readouterr().out
+  for said in ("embedded sample", "held-out results", "report.html", "left"):
+    assert said in out
+
+  # The same command again has nothing left to do and says so.
+  again = run(
+    tmp_path / "run",
+    EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+    TRAIN_STEPS=30,
+    EVAL_PERIOD=15,
+  )
+  assert again == folder
+  assert "going on with this run from step 30" in capsys.readouterr().out
+  # Another configuration is another run.
+  with pytest.raises(UserError, match=r"another run.*\n.*DROPOUT_RATE: 0.1"):
+    run(
+      tmp_path / "run",
+      EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+      TRAIN_STEPS=30,
+      EVAL_PERIOD=15,
+      DROPOUT_RATE=0.2,
+    )
+
+
+@pytest.mark.usefixtures("sample_cache")
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"TRAIN_STEPS": 0}, "TRAIN_STEPS is 0"),
+    ({"BATCH_SIZE": 0}, "BATCH_SIZE is 0"),
+    ({"MICROBATCHES": 3}, "BATCH_SIZE 4 does not divide"),
+    ({"t5.T5Config.vocab_size": 128}, "the vocabulary has 4,096 ids"),
+    (
+      {"MIXTURE_OR_TASK_NAME": "flan_holdout_nil_train"},
+      "the nearest is 'flan_holdout_nli_train'",
+    ),
+    ({"TFDS_DATA_DIR": "/nowhere/tfds"}, "is not a folder"),
+    ({"MISSING_DATASETS": "ignore"}, "'error' or 'skip'"),
+    (
+      {"TASK_FEATURE_LENGTHS": {"inputs": 4, "targets": 8}},
+      "(?s)sst2.*4",
+    ),
+    ({"INITIAL_CHECKPOINT_PATH": "/nowhere/ckpt"}, "INITIAL_CHECKPOINT_PATH"),
+    ({"Z_LOSS": -1.0}, "Z_LOSS is -1"),
+  ],
+)
+def test_refused_in_one_sentence(tmp_path, changes, message):
+  with pytest.raises(UserError, match=message):
+    run(tmp_path / "run", **changes)
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_empty_data_directory_names_what_to_prepare(tmp_path):
+  (tmp_path / "tfds").mkdir()
+  with pytest.raises(UserError) as e:
+    run(
+      tmp_path / "run",
+      TFDS_DATA_DIR=str(tmp_path / "tfds"),
+      MISSING_DATASETS="skip",
+    )
+  for said in ("glue/sst2:2.0.0", str(tmp_path / "tfds"), "Not one is left"):
+    assert said in str(e.value)
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_a_file_where_the_folder_should_be(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot be written"):
+    run(tmp_path / "file" / "run")
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_torn_checkpoint_is_named_and_the_one_before_used(tmp_path, caplog):
+  folder = run(tmp_path / "run")
+  expected = parameters(folder, 12)
+  newest = folder / "checkpoints" / "checkpoint_12"
+  largest = max(
+    (p for p in newest.rglob("*") if p.is_file() and p.name != "manifest.json"),
+    key=lambda p: p.stat().st_size,
+  )
+  largest.write_bytes(largest.read_bytes()[:-1])
+  run(tmp_path / "run")
+  assert "checkpoint_12" in caplog.text
+  assert "torn" in caplog.text
+  assert (folder / "checkpoints" / "checkpoint_12.torn").exists()
+  assert_bit_equal(expected, parameters(folder, 12))
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_command_line_error_has_no_traceback(tmp_path):
+  result = subprocess.run(
+    command(tmp_path / "run", BATCH_SIZE=6),
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert result.returncode == 2
+  assert "BATCH_SIZE 6 is smaller than the 8 devices" in result.stderr
+  assert "Traceback" not in result.stderr
+  assert not (tmp_path / "run").exists()
