@@ -89,9 +89,8 @@ def evaluation_examples(
   table = template.tables(task, templates, wrapper)
   count = int(tf.size(rows[template.INDEX]))
   # Row r under template t stands at r * T + t.
-  repeated = {
-    k: tf.repeat(v, len(templates), axis=0) for k, v in rows.items()
-  }
+  row_B = tf.repeat(tf.range(count), len(templates))
+  repeated = {k: tf.gather(v, row_B) for k, v in rows.items()}
   drawn_B = tf.tile(tf.range(len(templates)), [count])
   trimming.check_fits(task, table, encoder)
   ((out, over_B),) = template.user_errors(

@@ -36,6 +36,8 @@ def read(
   ]
   if not parsed:
     raise UserError(f"{file} has no rows.")
+  for number, row in parsed:
+    _check_known(row, features, f"{file}, line {number}")
   given = {name for _, row in parsed for name in row} - {_SPLIT}
   rows: dict[str, list[dict[str, Any]]] = {}
   for number, row in parsed:
@@ -43,7 +45,10 @@ def read(
     split = row.pop(_SPLIT, None)
     if not isinstance(split, str) or not split.isidentifier():
       raise UserError(f"{where}: split is {split!r}; write \"split\": \"train\".")
-    _check_names(row, given, features, where)
+    if missing := sorted(given - set(row)):
+      raise UserError(
+        f"{where}: feature {missing[0]!r} is missing; other lines give it."
+      )
     done = rows.setdefault(split, [])
     for name, feature in features.items():
       if name in given:
@@ -85,18 +90,14 @@ def _parse(line: str, where: str) -> dict[str, Any]:
   return row
 
 
-def _check_names(row, given, features, where: str):
+def _check_known(row, features, where: str):
   for name in row:
-    if name not in features:
+    if name not in features and name != _SPLIT:
       near = difflib.get_close_matches(name, list(features), 1, 0.0)
       raise UserError(
         f"{where}: unknown feature {name!r}; the nearest is {near[0]!r}, known"
         f" are {', '.join(features)}."
       )
-  if missing := sorted(given - set(row)):
-    raise UserError(
-      f"{where}: feature {missing[0]!r} is missing; other lines give it."
-    )
 
 
 def _check_value(value, feature, where: str):

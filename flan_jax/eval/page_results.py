@@ -139,8 +139,8 @@ def _sample(title: str, s: Sample, old: Sample | None) -> str:
     verdict = f"<span>before {_verdict(old)}, after {verdict}</span>"
   body = (
     f"<div class='sample'><header><span><b>{text(title)}</b>"
-    f" <span class='muted'>template {s.template}, row {s.index}</span></span>{verdict}</header>"
-    f"<pre>{text(s.prompt)}</pre>"
+    f" <span class='muted'>template {s.template}, row {s.index}</span></span>"
+    f"{verdict}</header><pre>{text(s.prompt)}</pre>"
   )
   if s.choices:
     return body + _choices(s, old) + "</div>"

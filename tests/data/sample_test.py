@@ -66,10 +66,9 @@ def test_nested_and_bookkeeping_features(embedded, tmp_path):
   )
   by_id = {r["gem_id"]: r for r in rows}
   assert set(by_id) == {b"0", b"1"}
-  assert by_id[b"0"]["tripleset"].to_list()[1] == [
-    b"Lake Siling",
-    b"country",
-    b"China",
+  assert by_id[b"0"]["tripleset"].tolist() == [
+    b"Lake Siling | depth | 45 m",
+    b"Lake Siling | country | China",
   ]
   assert by_id[b"1"]["references"].tolist() == []
 

@@ -1,0 +1,72 @@
+"""The rendered prompts of one test row per task, to be read in review.
+
+  python -m tests.tasks.golden_prompts            # says what differs
+  python -m tests.tasks.golden_prompts --update   # writes tests/golden/prompts
+
+A lost backslash or a doubled question mark is invisible in a template and
+plain here. The row is the first of the embedded sample's test split, in the
+order in which TFDS stores it.
+"""
+
+import pathlib
+import sys
+import tempfile
+
+FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "prompts"
+
+
+def rendered(task) -> str:
+  """The ten prompts and targets of the task's row; seqio's data is set."""
+  import seqio
+
+  from flan_jax.data import evaluation
+
+  parts = []
+  for e in evaluation.evaluation_examples(
+    task,
+    "test",
+    vocabulary=seqio.ByteVocabulary(),
+    lengths=None,
+    max_examples=1,
+  ):
+    kind = "ranked" if e.choices else "generated"
+    parts.append(
+      f"──── {task.name}, template {e.template}, {kind}\n{e.inputs_text}\n"
+      f"──── target\n{e.targets_text}\n"
+    )
+  return "\n".join(parts)
+
+
+def path(task) -> pathlib.Path:
+  return FOLDER / f"{task.name}.txt"
+
+
+def main(update: bool) -> int:
+  import seqio
+
+  from flan_jax.data import catalogue, sample
+
+  tasks = catalogue.load()
+  differing = []
+  with tempfile.TemporaryDirectory() as folder:
+    sample.write_sample(tuple(tasks.values()), folder)
+    seqio.set_tfds_data_dir_override(folder)
+    for task in tasks.values():
+      text = rendered(task)
+      file = path(task)
+      if not file.exists() or file.read_text(encoding="utf-8") != text:
+        differing.append(task.name)
+        if update:
+          FOLDER.mkdir(parents=True, exist_ok=True)
+          file.write_text(text, encoding="utf-8")
+  stale = sorted({p.stem for p in FOLDER.glob("*.txt")} - set(tasks))
+  for name in stale:
+    if update:
+      (FOLDER / f"{name}.txt").unlink()
+  verb = "written" if update else "different"
+  print(f"{verb}: {', '.join(differing + stale) or 'none'}")
+  return 0 if update or not differing + stale else 1
+
+
+if __name__ == "__main__":
+  sys.exit(main("--update" in sys.argv[1:]))
