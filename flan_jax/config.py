@@ -224,7 +224,8 @@ def _find(name: str, search: Sequence[str], where: str) -> pathlib.Path:
   for folder in search:
     path = pathlib.Path(folder, name)
     if path.is_file():
-      return path
+      # As short as it can be said: this name stands in every message.
+      return min(path, pathlib.Path(os.path.relpath(path)), key=_length)
   folder = pathlib.Path(name).parent
   known = sorted(
     str(folder / p.name)
@@ -237,6 +238,10 @@ def _find(name: str, search: Sequence[str], where: str) -> pathlib.Path:
     + (f" The nearest is {near[0]!r}." if near else "")
     + " Add folders with --gin_search_paths."
   )
+
+
+def _length(path: pathlib.Path) -> int:
+  return len(str(path))
 
 
 _Layer = dict[str, tuple[Binding, list[Binding]]]

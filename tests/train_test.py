@@ -127,6 +127,7 @@ def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
   folder = run(
     tmp_path / "run",
     EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+    TASK_FEATURE_LENGTHS={"inputs": 128, "targets": 64},
     TRAIN_STEPS=30,
     EVAL_PERIOD=15,
   )
@@ -157,6 +158,7 @@ def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
   again = run(
     tmp_path / "run",
     EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+    TASK_FEATURE_LENGTHS={"inputs": 128, "targets": 64},
     TRAIN_STEPS=30,
     EVAL_PERIOD=15,
   )
@@ -167,6 +169,7 @@ def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
     run(
       tmp_path / "run",
       EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+      TASK_FEATURE_LENGTHS={"inputs": 128, "targets": 64},
       TRAIN_STEPS=30,
       EVAL_PERIOD=15,
       DROPOUT_RATE=0.2,

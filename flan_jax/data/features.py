@@ -111,8 +111,10 @@ def _shape(lengths: Mapping[str, int]) -> packing.Sized:
 
 
 def _batches(examples, shape, batch_size, pack, pool) -> Iterator[Batch]:
-  rows = _packed_rows(examples, shape, pool) if pack else (
-    [tokens] for tokens in _checked(examples, shape)
+  rows = (
+    _packed_rows(examples, shape, pool)
+    if pack
+    else ([tokens] for tokens in _checked(examples, shape))
   )
   fill = _fill_packed if pack else _fill_single
   filled = 0

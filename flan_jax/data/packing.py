@@ -152,10 +152,11 @@ def _finish(
     lengths: tokens of a row.
     slack: share of the row that is left empty at best.
   """
+  scale_s, scale_t = (np.float32(1 / length) for length in lengths)
 
   def cost(left_s, left_t):
-    return np.abs(left_s * np.float32(1 / lengths[0]) - np.float32(slack[0])) + (
-      np.abs(left_t * np.float32(1 / lengths[1]) - np.float32(slack[1]))
+    return np.abs(left_s * scale_s - np.float32(slack[0])) + np.abs(
+      left_t * scale_t - np.float32(slack[1])
     )
 
   alone_F = cost(left_s_F, left_t_F)

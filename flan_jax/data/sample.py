@@ -16,7 +16,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -222,8 +222,7 @@ def _prepare(builder, rows: Mapping[str, list[dict[str, Any]]]):
   def splits(*_, **__) -> dict[str, Iterator]:
     return {split: examples(split) for split in rows}
 
-  replaced: Callable = splits
-  builder._split_generators = replaced
+  builder._split_generators = splits
   config = tfds.download.DownloadConfig(
     compute_stats=tfds.download.ComputeStatsMode.SKIP,
     try_download_gcs=False,

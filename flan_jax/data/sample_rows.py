@@ -44,7 +44,7 @@ def read(
     where = f"{file}, line {number}"
     split = row.pop(_SPLIT, None)
     if not isinstance(split, str) or not split.isidentifier():
-      raise UserError(f"{where}: split is {split!r}; write \"split\": \"train\".")
+      raise UserError(f'{where}: split is {split!r}; write "split": "train".')
     if missing := sorted(given - set(row)):
       raise UserError(
         f"{where}: feature {missing[0]!r} is missing; other lines give it."
@@ -126,7 +126,9 @@ def _misfit(value, feature) -> str | None:
       return None
     if not isinstance(value, list):
       return "a list is needed."
-    return next(filter(None, (_misfit(v, feature.feature) for v in value)), None)
+    return next(
+      filter(None, (_misfit(v, feature.feature) for v in value)), None
+    )
   dtype = np.dtype(feature.np_dtype)
   if dtype == np.dtype(object) or dtype.kind in "SUO":
     return None if isinstance(value, str) else "a text is needed."

@@ -116,9 +116,7 @@ def _train(texts: Iterable[str], size: int, rules: str, out: io.BytesIO):
     split_digits=True,
     byte_fallback=True,
     character_coverage=1.0,
-    required_chars="".join(
-      c for c in string.printable if not c.isspace()
-    ),
+    required_chars="".join(c for c in string.printable if not c.isspace()),
     max_sentence_length=1_000_000,
     # One thread: sums in another order would give another model.
     num_threads=1,

@@ -318,25 +318,27 @@ def check_fits(task: spec.Task, table: template.Tables, encoder: Encoder):
   """
   if encoder.inputs_length == NO_LIMIT:
     return
-  count = len(table.template_T)
   answers, options = [""], ""
   if isinstance(task.choices, tuple):
     answers, options = task.choices, template.options(task.choices)
+  empty = [""] * len(task.inputs)
+  if task.choices is None:
+    rows = [[*empty, "", ""]]
+  else:
+    rows = [[*empty, answer, options, ""] for answer in answers]
+  numbers = range(len(table.template_T))
   with tf.init_scope():
-    tensors = template.tensors(table)
-    for answer in answers:
-      row = ["" for _ in task.inputs]
-      row += ["", ""] if task.choices is None else [answer, options, ""]
-      encoded = encoder.encode(
-        tensors, tf.constant([row] * count), tf.range(count)
-      )
-      over = encoded.over_B.numpy()
-      worst = int(over.argmax())
-      if over[worst] > 0:
-        raise UserError(
-          f"task {task.name!r}, template {table.template_T[worst]}: without"
-          " any of its fields the prompt is"
-          f" {encoder.inputs_length + over[worst]} tokens long, but inputs are"
-          f" cut to {encoder.inputs_length}. Raise"
-          " TASK_FEATURE_LENGTHS['inputs']."
-        )
+    over = encoder.encode(
+      template.tensors(table),
+      tf.constant([row for row in rows for _ in numbers]),
+      tf.constant([n for _ in rows for n in numbers]),
+    ).over_B.numpy()
+  worst = int(over.argmax())
+  if over[worst] > 0:
+    number = table.template_T[worst % len(numbers)]
+    raise UserError(
+      f"task {task.name!r}, template {number}: without any of its fields the"
+      f" prompt is {encoder.inputs_length + over[worst]} tokens long, but"
+      f" inputs are cut to {encoder.inputs_length}. Raise"
+      " TASK_FEATURE_LENGTHS['inputs']."
+    )

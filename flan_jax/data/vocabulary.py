@@ -23,8 +23,8 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
-import seqio
 import sentencepiece
+import seqio
 import tensorflow as tf
 
 from flan_jax.data.spec import Task
@@ -163,9 +163,7 @@ class ReplacingVocabulary(seqio.Vocabulary):
     replacements: pairs (text, instead), applied in order.
   """
 
-  def __init__(
-    self, inner: seqio.Vocabulary, replacements: Mapping[str, str]
-  ):
+  def __init__(self, inner: seqio.Vocabulary, replacements: Mapping[str, str]):
     super().__init__(extra_ids=0)
     self.inner = inner
     self.replacements = tuple(replacements.items())

@@ -79,7 +79,8 @@ footer { margin-top: 60px; padding-top: 14px; font-size: 13px;
   .scroll { overflow: visible; } table { font-size: 8.5pt; }
   th, td { padding-left: 4px; padding-right: 4px; }
   .sample pre, pre.box { max-height: none; }
-  h2, h2 + p, h3 { break-after: avoid; } figure, .plots svg, tr { break-inside: avoid; }
+  h2, h2 + p, h3 { break-after: avoid; }
+  figure, .plots svg, tr { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; }
 }
 """

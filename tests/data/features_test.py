@@ -51,7 +51,8 @@ def keys(items):
 @pytest.mark.parametrize("module", [features, packing])
 def test_docstrings(module):
   result = doctest.testmod(module)
-  assert result.failed == 0 and result.attempted > 0
+  assert result.failed == 0
+  assert result.attempted > 0
 
 
 @pytest.mark.parametrize("count", [1, 7, 300])
@@ -288,6 +289,4 @@ def test_no_example_is_an_error(pack):
 )
 def test_bad_arguments_are_refused_at_once(lengths, batch_size, message):
   with pytest.raises(UserError, match=message):
-    features.encoder_decoder_batches(
-      [], lengths=lengths, batch_size=batch_size
-    )
+    features.encoder_decoder_batches([], lengths=lengths, batch_size=batch_size)

@@ -74,9 +74,7 @@ def test_nested_and_bookkeeping_features(embedded, tmp_path):
 
 
 def test_seqio_reads_it(embedded, tmp_path):
-  directory = sample.write_sample(
-    [RTE], tmp_path / "out", embedded_in=embedded
-  )
+  directory = sample.write_sample([RTE], tmp_path / "out", embedded_in=embedded)
   source = seqio.TfdsDataSource(
     tfds_name=RTE.spec, tfds_data_dir=str(directory)
   )

@@ -8,10 +8,10 @@ from tests.data import made
 
 
 def run(task, columns, lengths, vocabulary=None, wrapper=template.FLAN_CUE):
-  """All examples over 20 epochs, so that every template is drawn."""
+  """All examples over 60 epochs, so that every template is drawn."""
   made_task = made.seqio_task(task, columns, vocabulary, wrapper)
   dataset = made_task.get_dataset(
-    lengths, split="train", shuffle=False, seed=3, num_epochs=20
+    lengths, split="train", shuffle=False, seed=3, num_epochs=60
   )
   return list(dataset.as_numpy_iterator())
 
@@ -134,7 +134,7 @@ def test_prompt_without_any_field_is_too_long():
   with pytest.raises(UserError) as e:
     task.get_dataset({"inputs": 30, "targets": 8}, split="train")
   assert str(e.value) == (
-    "task 'made', template 9: without any of its fields the prompt is 44"
+    "task 'made', template 0: without any of its fields the prompt is 40"
     " tokens long, but inputs are cut to 30. Raise"
     " TASK_FEATURE_LENGTHS['inputs']."
   )

@@ -17,15 +17,14 @@ FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "prompts"
 
 def rendered(task) -> str:
   """The ten prompts and targets of the task's row; seqio's data is set."""
-  import seqio
-
   from flan_jax.data import evaluation
+  from tests.data import made
 
   parts = []
   for e in evaluation.evaluation_examples(
     task,
     "test",
-    vocabulary=seqio.ByteVocabulary(),
+    vocabulary=made.BYTES,
     lengths=None,
     max_examples=1,
   ):

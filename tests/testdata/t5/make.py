@@ -66,7 +66,9 @@ def names() -> dict[str, str]:
 def main():
   random = np.random.default_rng(0)
   model = transformers.T5ForConditionalGeneration(CONFIG).train()
-  # transformers 5 ties T5's head whatever the configuration says.
+  # transformers 5 ties T5's head whatever the configuration says, and then
+  # scales the decoder's output as T5 v1.0 does.
+  model.config.scale_decoder_outputs = False
   model.lm_head.weight = torch.nn.Parameter(torch.zeros(48, 16))
   parameters = dict(model.named_parameters())
   for name, value in sorted(parameters.items()):
