@@ -44,7 +44,6 @@ CORE = [
   # clu's summary writer needs it; TensorFlow no longer brings it.
   "tensorboard>=2.20,<2.22",
   "rich>=13,<16",
-  "matplotlib>=3.9,<4",
   "sacrebleu>=2.5,<3",
   "rouge-score>=0.1.2,<0.2",
   "scipy>=1.14,<2",

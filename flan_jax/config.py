@@ -225,7 +225,7 @@ def _find(name: str, search: Sequence[str], where: str) -> pathlib.Path:
     path = pathlib.Path(folder, name)
     if path.is_file():
       # As short as it can be said: this name stands in every message.
-      return min(path, pathlib.Path(os.path.relpath(path)), key=_length)
+      return min(path, pathlib.Path(os.path.relpath(path)), key=lambda p: len(str(p)))
   folder = pathlib.Path(name).parent
   known = sorted(
     str(folder / p.name)
@@ -238,10 +238,6 @@ def _find(name: str, search: Sequence[str], where: str) -> pathlib.Path:
     + (f" The nearest is {near[0]!r}." if near else "")
     + " Add folders with --gin_search_paths."
   )
-
-
-def _length(path: pathlib.Path) -> int:
-  return len(str(path))
 
 
 _Layer = dict[str, tuple[Binding, list[Binding]]]
@@ -450,6 +446,6 @@ def _config_text(bindings: Mapping[str, Binding]) -> str:
   )
 
 
-def _first_lines(error: BaseException, count: int = 3) -> str:
+def _first_lines(error: BaseException) -> str:
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  return " ".join(lines[:count]) or type(error).__name__
+  return " ".join(lines[:3]) or type(error).__name__
