@@ -31,7 +31,6 @@ CORE = [
   "jaxtyping>=0.3,<0.4",
   "numpy>=2.0,<3",
   "gin-config>=0.5,<0.6",
-  "etils[epath]>=1.12,<2",
   "seqio>=0.0.20,<0.1",
   "tensorflow>=2.20,<2.22",
   "tensorflow-datasets>=4.9.9,<4.10",
@@ -44,7 +43,6 @@ CORE = [
   # clu's summary writer needs it; TensorFlow no longer brings it.
   "tensorboard>=2.20,<2.22",
   "rich>=13,<16",
-  "sacrebleu>=2.5,<3",
   "rouge-score>=0.1.2,<0.2",
   "scipy>=1.14,<2",
   "scikit-learn>=1.5,<2",
@@ -54,7 +52,12 @@ EXTRAS = {
   "tpu": ["jax[tpu]>=0.8,<0.13"],
   "gpu": ["jax[cuda12]>=0.8,<0.13"],
   # transformers and torch: reference logits and the benchmark's peer.
-  "test": ["pytest>=8,<10", "torch==2.13.0", "transformers>=5,<6"],
+  "test": [
+    "pytest>=8,<10",
+    "ruff>=0.14,<0.18",
+    "torch==2.13.0",
+    "transformers>=5,<6",
+  ],
 }
 
 setuptools.setup(

@@ -16,80 +16,14 @@ import hashlib
 import logging
 import os
 import pathlib
-import tokenize
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
-from gin import config_parser
 
+from flan_jax import gin_files
 from flan_jax.errors import UserError
-
-
-# What gin's parser raises for a file that is no gin.
-_SYNTAX = (SyntaxError, ValueError, tokenize.TokenError)
-
-
-class ConfigError(UserError):
-  """A gin file or flag that cannot be used; names the file and line."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-  """`@name` or `@name()` in a value."""
-
-  name: str
-  call: bool
-
-  def __repr__(self):
-    return f"@{self.name}{'()' if self.call else ''}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Macro:
-  """`%NAME` in a value."""
-
-  name: str
-
-  def __repr__(self):
-    return f"%{self.name}"
-
-
-class _Delegate(config_parser.ParserDelegate):
-  def configurable_reference(self, scoped_configurable_name, evaluate):
-    return Reference(scoped_configurable_name, evaluate)
-
-  def macro(self, macro_name):
-    return Macro(macro_name)
-
-
-@dataclasses.dataclass(frozen=True)
-class Binding:
-  """One `name = value` with the place it stands."""
-
-  name: str
-  value: Any
-  where: str
-
-  @property
-  def is_macro(self) -> bool:
-    return "." not in self.name
-
-  @property
-  def configurable(self) -> str:
-    return self.name.rpartition(".")[0].rpartition("/")[2]
-
-  def leaves(self) -> Iterable[Any]:
-    """References, macros and plain values inside the value."""
-    stack = [self.value]
-    while stack:
-      value = stack.pop()
-      if isinstance(value, Mapping):
-        stack += [*value.keys(), *value.values()]
-      elif isinstance(value, list | tuple):
-        stack += value
-      else:
-        yield value
+from flan_jax.gin_files import Binding, ConfigError, Macro, Reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +81,8 @@ def load(
       "no --gin_file was given; try --gin_file=gin/flan_holdout_nli.gin."
     )
   search = [os.getcwd(), *search_paths]
-  layers = [_read_tree(f, search, ()) for f in files]
-  layers.append(_read_flags(flags))
+  layers = [gin_files.read_tree(f, search, ()) for f in files]
+  layers.append(gin_files.read_flags(flags))
   resolved: dict[str, Binding] = {}
   overrides = []
   for layer in layers:
@@ -218,114 +152,6 @@ def differences(
     for name in sorted(a.keys() | b.keys())
     if a.get(name) != b.get(name)
   )
-
-
-def _find(name: str, search: Sequence[str], where: str) -> pathlib.Path:
-  for folder in search:
-    path = pathlib.Path(folder, name)
-    if path.is_file():
-      # As short as it can be said: this name stands in every message.
-      return min(path, pathlib.Path(os.path.relpath(path)), key=lambda p: len(str(p)))
-  folder = pathlib.Path(name).parent
-  known = sorted(
-    str(folder / p.name)
-    for base in search
-    for p in pathlib.Path(base, folder).glob("*.gin")
-  )
-  near = difflib.get_close_matches(name, known, 1, 0.3)
-  raise ConfigError(
-    f"{where}: there is no gin file {name!r} in {', '.join(search)}."
-    + (f" The nearest is {near[0]!r}." if near else "")
-    + " Add folders with --gin_search_paths."
-  )
-
-
-_Layer = dict[str, tuple[Binding, list[Binding]]]
-
-
-def _read_tree(name: str, search: Sequence[str], chain: tuple[str, ...]):
-  """Bindings of a file over those of its includes -> what each one beat."""
-  path = _find(name, search, chain[-1] if chain else "--gin_file")
-  if str(path) in chain:
-    raise ConfigError(f"{path} includes itself through {' -> '.join(chain)}.")
-  own: dict[str, Binding] = {}
-  included: _Layer = {}
-  clashes: dict[str, tuple[Binding, Binding]] = {}
-  for statement in _statements(path):
-    if isinstance(statement, config_parser.IncludeStatement):
-      where = f"{path}:{statement.location.line_num}"
-      if own:
-        raise ConfigError(
-          f"{where}: include stands after bindings, which it would override;"
-          " move includes to the top."
-        )
-      child = _read_tree(statement.filename, search, (*chain, str(path)))
-      for key, (binding, beaten) in child.items():
-        if key in included and included[key][0].value != binding.value:
-          clashes[key] = (included[key][0], binding)
-        included[key] = (binding, beaten)
-    elif isinstance(statement, config_parser.BindingStatement):
-      binding = _binding(statement, f"{path}:{statement.location.line_num}")
-      if binding.name in own:
-        raise ConfigError(
-          f"{binding.where}: {binding.name} is bound twice, first at"
-          f" {own[binding.name].where}; keep one."
-        )
-      own[binding.name] = binding
-  for key, (a, b) in clashes.items():
-    if key not in own:
-      raise ConfigError(
-        f"{path} includes two values of {key}: {a.value!r} ({a.where}) and"
-        f" {b.value!r} ({b.where}). Bind it in {path} itself."
-      )
-  out = dict(included)
-  for key, binding in own.items():
-    beaten = [out[key][0], *out[key][1]] if key in out else []
-    out[key] = (binding, beaten)
-  return out
-
-
-def _statements(path: pathlib.Path):
-  with open(path, encoding="utf-8") as f:
-    text = f.read()
-  try:
-    return list(config_parser.ConfigParser(text, _Delegate()))
-  except _SYNTAX as e:
-    raise ConfigError(f"{path}: {_first_lines(e)}") from None
-
-
-def _binding(statement, where: str) -> Binding:
-  scope, selector, arg, value, _ = statement
-  name = f"{scope}/{selector}" if scope else selector
-  return Binding(f"{name}.{arg}" if arg else name, value, where)
-
-
-def _flag_line(name: str, text: str) -> str:
-  """A gin line; text that gin cannot read as a value becomes a string."""
-  line = f"{name} = {text}"
-  try:
-    list(config_parser.ConfigParser(line, _Delegate()))
-  except _SYNTAX:
-    return f"{name} = {text!r}"
-  return line
-
-
-def _read_flags(flags: Sequence[tuple[str, str]]) -> _Layer:
-  out: _Layer = {}
-  for name, text in flags:
-    try:
-      (statement,) = config_parser.ConfigParser(
-        _flag_line(name, text), _Delegate()
-      )
-    except _SYNTAX as e:
-      raise ConfigError(
-        f"--gin.{name}={text} does not parse: {_first_lines(e)}"
-      ) from None
-    binding = _binding(statement, "command line")
-    if binding.name in out:
-      raise ConfigError(f"--gin.{binding.name} is given twice; keep one.")
-    out[binding.name] = (binding, [])
-  return out
 
 
 def _check_macros(bindings: Mapping[str, Binding]):
@@ -425,7 +251,7 @@ def _parse_with_gin(
   try:
     gin.parse_config_files_and_bindings(
       list(files),
-      [_flag_line(name, text) for name, text in flags],
+      [gin_files.flag_line(name, text) for name, text in flags],
       skip_unknown=False,
       finalize_config=True,
       print_includes_and_imports=False,
@@ -433,7 +259,7 @@ def _parse_with_gin(
   except UserError:
     raise
   except Exception as e:
-    raise ConfigError(_first_lines(e)) from None
+    raise ConfigError(gin_files.first_lines(e)) from None
   finally:
     logging.disable(logging.NOTSET)
 
@@ -444,8 +270,3 @@ def _config_text(bindings: Mapping[str, Binding]) -> str:
   return "".join(
     f"{name} = {bindings[name].value!r}\n" for name in sorted(bindings)
   )
-
-
-def _first_lines(error: BaseException) -> str:
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  return " ".join(lines[:3]) or type(error).__name__

@@ -108,3 +108,11 @@ def test_nothing_of_this_machine_is_named():
       text = path.read_text()
       for word in banned:
         assert word not in text, f"{name} names {word}"
+
+
+def test_ruff_has_nothing_to_say():
+  result = subprocess.run(
+    [sys.executable, "-m", "ruff", "check", "."],
+    cwd=ROOT, capture_output=True, text=True,
+  )
+  assert result.returncode == 0, result.stdout + result.stderr

@@ -239,7 +239,7 @@ def _names() -> set[str]:
 
 
 def _free(name: str):
-  if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
+  if name in _names():
     raise UserError(
       f"seqio has a task or mixture {name!r} already, registered by another"
       " project; import flan_jax.tasks in a process of its own."

@@ -8,6 +8,7 @@ reported over all ten templates.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -145,7 +146,7 @@ def _choices(task, rows, count: int, encoder: trimming.Encoder):
   ends = ragged.row_splits.numpy()
   return [
     (tuple(tokens[a:b]), tuple(texts[a:b]))
-    for a, b in zip(ends[:-1], ends[1:], strict=True)
+    for a, b in itertools.pairwise(ends)
   ]
 
 
@@ -162,7 +163,7 @@ def _assemble(task, templates, rows, out, choices, count: int):
     ragged = template.ragged(rows[template.REFERENCES])
     flat, ends = _texts(ragged.flat_values), ragged.row_splits.numpy()
     references = [
-      tuple(flat[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)
+      tuple(flat[a:b]) for a, b in itertools.pairwise(ends)
     ]
   examples = []
   for r in range(count):
@@ -191,7 +192,7 @@ def _assemble(task, templates, rows, out, choices, count: int):
 def _lists(ragged) -> list[np.ndarray]:
   """The rows of ragged token ids."""
   flat, ends = ragged.flat_values.numpy(), ragged.row_splits.numpy()
-  return [flat[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+  return [flat[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def _texts(strings) -> list[str]:

@@ -4,49 +4,56 @@ A row is a dict of tensors. Each function returns a new row and leaves every
 other feature as it was, so that `prepare` is a chain of them.
 """
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 
 Row = dict[str, tf.Tensor]
 
 
-def replace(row: Row, field: str, pattern: str, to: str) -> Row:
-  r"""The row with every match of `pattern` (RE2) in `field` replaced.
+def clean(
+  row: Row, *fields: str, replace: Iterable[tuple[str, str]] = ()
+) -> Row:
+  r"""The row with patterns of `fields` replaced and both ends stripped.
 
-  >>> row = replace({"text": tf.constant("a<br />b")}, "text", r"<br\s*/>", " ")
-  >>> row["text"].numpy()
-  b'a b'
+  >>> row = {"text": tf.constant(" Dull.<br />Skip it. ")}
+  >>> clean(row, "text", replace=[(r"<br\s*/?>", "\n")])["text"].numpy()
+  b'Dull.\nSkip it.'
+
+  Args:
+    row: a row.
+    fields: of one text or a sequence of texts each.
+    replace: pairs (RE2 pattern, text), applied in order.
   """
-  return {**row, field: tf.strings.regex_replace(row[field], pattern, to)}
+  out = dict(row)
+  for field in fields:
+    text = row[field]
+    for pattern, to in replace:
+      text = tf.strings.regex_replace(text, pattern, to)
+    out[field] = tf.strings.strip(text)
+  return out
 
 
-def strip(row: Row, *fields: str) -> Row:
-  """The row with white space removed from both ends of `fields`.
+def listed(row: Row, texts: tf.Tensor, inline: str, lines: str, by="; ") -> Row:
+  r"""The row with a sequence of texts as one text, in a line and in lines.
 
-  >>> strip({"text": tf.constant("  so  ")}, "text")["text"].numpy()
-  b'so'
+  >>> row = listed({}, tf.constant(["dog", "run"]), "words", "list", by=", ")
+  >>> row["words"].numpy(), row["list"].numpy()
+  (b'dog, run', b'dog\nrun')
   """
-  return {**row, **{field: tf.strings.strip(row[field]) for field in fields}}
+  return {
+    **row,
+    inline: tf.strings.reduce_join(texts, separator=by),
+    lines: tf.strings.reduce_join(texts, separator="\n"),
+  }
 
 
-def join(row: Row, field: str, separator: str = ", ") -> Row:
-  """The row with `field`, a sequence of texts, joined to one text.
+def accepted(row: Row) -> Row:
+  """The row with `answers`: its target and its references, each once.
 
-  >>> join({"concepts": tf.constant(["dog", "run"])}, "concepts")[
-  ...   "concepts"].numpy()
-  b'dog, run'
+  >>> row = {"target": tf.constant("a"), "references": tf.constant(["b", "a"])}
+  >>> accepted(row)["answers"].numpy().tolist()
+  [b'a', b'b']
   """
-  joined = tf.strings.reduce_join(row[field], separator=separator)
-  return {**row, field: joined}
-
-
-def distinct(row: Row, *fields: str) -> tf.Tensor:
-  """Whether the texts of `fields` differ from one another; for `keep`.
-
-  One field is a sequence of texts, several are one text each.
-
-  >>> bool(distinct({"a": tf.constant("x"), "b": tf.constant("x")}, "a", "b"))
-  False
-  """
-  texts = [row[field] for field in fields]
-  choices = texts[0] if len(texts) == 1 else tf.stack(texts)
-  return tf.size(tf.unique(choices)[0]) == tf.size(choices)
+  texts = tf.concat([[row["target"]], row["references"]], axis=0)
+  return {**row, "answers": tf.unique(texts).y}

@@ -29,7 +29,7 @@ _plain = tf.autograph.experimental.do_not_convert
 
 
 def prepare_rows(task: spec.Task):
-  """seqio preprocessor: source rows to prepared rows, unused ones left out.
+  """Preprocessor of seqio's: source rows to the prepared rows that are used.
 
   See `template.canonical` for what a row holds then. A source that numbers
   its rows does so under `example_index`; otherwise they are numbered as they
@@ -91,7 +91,7 @@ def render_rows(
   templates: Sequence[int] = range(spec.NUM_TEMPLATES),
   wrapper: template.Wrapper = template.PLAIN,
 ):
-  """seqio preprocessor: prepared rows to tokenised, trimmed examples.
+  """Preprocessor of seqio's: prepared rows to tokenised, trimmed examples.
 
   Each row draws one of `templates`; a batch of rows draws from one seed pair,
   which seqio's seed management gives.

@@ -190,7 +190,7 @@ def tfds_builder(name: str, version: str):
     raise _not_prepared(folder, name, version) from None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _builder_in(folder: pathlib.Path, name: str, version: str):
   # A FileNotFoundError is not kept, so a dataset prepared later is found.
   directory = _dataset_folder(folder, name) / version
@@ -217,7 +217,8 @@ def _not_prepared(folder: pathlib.Path, name: str, version: str):
   )
   note = ""
   try:
-    manual = tfds.builder_cls(name.partition("/")[0]).MANUAL_DOWNLOAD_INSTRUCTIONS
+    builder = tfds.builder_cls(name.partition("/")[0])
+    manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
   except Exception:  # whatever the installed TFDS cannot say is left out
     manual = None
   if manual:

@@ -136,8 +136,9 @@ class Splits:
       SpecError: a split is missing from `sizes`, or would be empty.
     """
     cut = 0
-    if isinstance(self.validation, Rows) and self.validation.split == self.train:
-      cut = self._count(self.validation, sizes, task)
+    held = self.validation
+    if isinstance(held, Rows) and held.split == self.train:
+      cut = self._count(held, sizes, task)
     out = {}
     for ours in ("train", "validation", "test"):
       theirs = getattr(self, ours)
@@ -401,4 +402,6 @@ class Task:
       self._fail("two templates are the same.")
     turned = sum(t.turned_around for t in self.templates)
     if turned > MAX_TURNED_AROUND:
-      self._fail(f"{turned} templates turned around; {MAX_TURNED_AROUND} at most.")
+      self._fail(
+        f"{turned} templates turned around; {MAX_TURNED_AROUND} at most."
+      )

@@ -4,8 +4,8 @@ Held out is a cluster as a whole, and with it the clusters that ask nearly the
 same (tasks/clusters.py, EXCLUDED_TOGETHER). Families (ANLI R1 to R3) lie in
 one cluster, so none is ever split.
 
-Source: Wei et al., 2022 (arXiv 2109.01652), section 2.2; facts/flan2021.md,
-section 4.
+Source: Wei et al., 2022 (arXiv 2109.01652), section 2.2, and for reading
+comprehension with commonsense the code released with it.
 """
 
 import dataclasses

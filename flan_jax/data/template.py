@@ -31,10 +31,18 @@ INDEX, LABEL, CHOICES, REFERENCES = (
   "choices",
   "references",
 )
-RESERVED = frozenset(
-  (INDEX, LABEL, CHOICES, REFERENCES, "template", "trimmed")
-  + ("inputs", "targets", "inputs_pretokenized", "targets_pretokenized")
-)
+RESERVED = frozenset((
+  INDEX,
+  LABEL,
+  CHOICES,
+  REFERENCES,
+  "inputs",
+  "inputs_pretokenized",
+  "targets",
+  "targets_pretokenized",
+  "template",
+  "trimmed",
+))
 
 # What the graph raises is wrapped by TensorFlow in its own lines; the marks
 # let `user_errors` find the one sentence that is meant for the user.
@@ -62,7 +70,7 @@ class Wrapper:
 
 
 PLAIN = Wrapper()
-# The published zero-shot form (google-research/FLAN, facts: section 8).
+# The zero-shot form of the released code (google-research/FLAN).
 FLAN_CUE = Wrapper("0 ", " X 1 FLAN")
 
 
@@ -92,10 +100,10 @@ def tables(
   templates: Sequence[int] = range(spec.NUM_TEMPLATES),
   wrapper: Wrapper = PLAIN,
 ) -> Tables:
-  """The tables of `templates`, as tuples of Python values.
+  r"""The tables of `templates`, as tuples of Python values.
 
   >>> tables(rte, [0], FLAN_CUE).input_text_TP  # doctest: +SKIP
-  (('0 ', '\\n\\nIs it true that ', '?\\n\\n', ' X 1 FLAN'),)
+  (('0 ', '\n\nIs it true that ', '?\n\n', ' X 1 FLAN'),)
 
   Raises:
     spec.SpecError: a field has the name of a feature of rendered examples.
@@ -105,7 +113,8 @@ def tables(
   if taken:
     raise spec.SpecError(
       f"task {task.name!r}: inputs may not name a field {taken[0]!r}; rendered"
-      f" examples have a feature of that name, as {', '.join(sorted(RESERVED))}."
+      " examples have a feature of that name. Taken are"
+      f" {', '.join(sorted(RESERVED))}."
     )
   for index in templates:
     if not 0 <= index < spec.NUM_TEMPLATES:
@@ -233,9 +242,9 @@ def canonical(task: spec.Task, batch: Row) -> tuple[dict[str, Any], Any]:
   stripped = tf.strings.strip(tf.stack(must_speak))
   used_B = tf.reduce_all(tf.not_equal(stripped, ""), axis=0)
   for name, value in batch.items():
-    if name not in consumed and name not in out and name not in RESERVED:
-      if not isinstance(value, Mapping) and value.shape.rank in (1, 2):
-        out[name] = value
+    new = name not in consumed and name not in out and name not in RESERVED
+    if new and not isinstance(value, Mapping) and value.shape.rank in (1, 2):
+      out[name] = value
   return out, used_B
 
 

@@ -1,17 +1,18 @@
 r"""Tokenise, and trim what does not fit: an input field, never the rest.
 
 The instruction, the options, the answer cue and the wrapper around them are
-never cut; if they alone do not fit, `check_fits` says so before anything runs. The longest input field of the row's template gives way first, from
-its end and at a word boundary, until it is no longer the longest; then the
-longest fields give way together. Targets that are too long lose their end;
-EOS stays. Rows that fit are untouched.
+never cut; if they alone do not fit, `check_fits` says so before anything runs.
+The longest input field of the row's template gives way first, from its end and
+at a word boundary, until it is no longer the longest; then the longest fields
+give way together. Targets that are too long lose their end; EOS stays. Rows
+that fit are untouched.
 
 Everything here is one `tf.function` per (vocabulary, lengths), traced once and
 shared by all tasks: a task passes its tables as tensors, so that a mixture of
 sixty tasks builds this graph once, not sixty times.
 
-Source: facts/flan2021.md, section 7: the published code cuts the end of the
-prompt, where instruction, options and cue stand.
+The code released with Wei et al., 2022 (google-research/FLAN) cuts the end of
+the prompt, where instruction, options and cue stand.
 """
 
 import dataclasses

@@ -1,1 +1,1 @@
-"""Evaluation: rank classification, generation, metrics, reports."""
+"""Scores, metrics, protocols and the page about a run."""

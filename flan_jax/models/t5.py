@@ -454,7 +454,7 @@ class EncoderDecoder:
   def score(
     self, params: Params, encoded: Encoded, choices_BCT: Int[Array, "B C T"]
   ) -> Float[Array, "B C T"]:
-    """log p(token | input, earlier tokens) of each choice; 0 at padding.
+    """Log p(token | input, earlier tokens) of each choice; 0 at padding.
 
     The choices of an example stand in one decoder row as packed segments, so
     each reads the one encoded input and none reads another.

@@ -1,1 +1,1 @@
-
+"""The training step and everything around it: loss, optimiser, checkpoints."""

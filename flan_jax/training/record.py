@@ -26,9 +26,18 @@ RESUMABLE = (
   "CHECKPOINTS_TO_KEEP",
 )
 _PACKAGES = (
-  "flan_jax jax jaxlib flax optax orbax-checkpoint seqio tensorflow"
-  " tensorflow-datasets numpy sentencepiece"
-).split()
+  "flan_jax",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "seqio",
+  "tensorflow",
+  "tensorflow-datasets",
+  "numpy",
+  "sentencepiece",
+)
 
 
 @dataclasses.dataclass(frozen=True)

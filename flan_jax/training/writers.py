@@ -33,7 +33,7 @@ class MetricsLog:
     draft = self.path.with_suffix(".tmp")
     draft.write_text("".join(json.dumps(row) + "\n" for row in kept))
     os.replace(draft, self.path)
-    self._file = open(self.path, "a", encoding="utf-8")
+    self._file = self.path.open("a", encoding="utf-8")
     self._writer = metric_writers.SummaryWriter(str(directory / "tensorboard"))
 
   def write(self, step: int, scalars: Mapping[str, float]):

@@ -1,7 +1,6 @@
 """IMDB: is a movie review positive or negative (Maas et al., 2011)."""
 
-import tensorflow as tf
-
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -11,8 +10,7 @@ def prepare(row):
   >>> prepare({"text": "Dull.<br /><br />Skip it.", "label": 0})["text"]
   'Dull.\n\nSkip it.'  # as a string tensor
   """
-  text = tf.strings.regex_replace(row["text"], r"[ ]*<br\s*/?>[ ]*", "\n")
-  return {**row, "text": tf.strings.strip(text)}
+  return ops.clean(row, "text", replace=[(r"[ ]*<br\s*/?>[ ]*", "\n")])
 
 
 TASK = Task(

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -12,7 +13,7 @@ def prepare(row):
   {'text': 'so happy today!', 'polarity': 4, 'label': 1}  # as tensors
   """
   label = tf.cast(row["polarity"] > 2, tf.int32)
-  return {**row, "text": tf.strings.strip(row["text"]), "label": label}
+  return {**ops.clean(row, "text"), "label": label}
 
 
 def keep(row):

@@ -1,7 +1,6 @@
 """SST-2: is a phrase from a film review positive (Socher et al., 2013)."""
 
-import tensorflow as tf
-
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -11,7 +10,7 @@ def prepare(row):
   >>> prepare({"sentence": "a quiet triumph ", "label": 1})["sentence"]
   'a quiet triumph'  # as a string tensor
   """
-  return {**row, "sentence": tf.strings.strip(row["sentence"])}
+  return ops.clean(row, "sentence")
 
 
 TASK = Task(

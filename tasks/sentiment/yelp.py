@@ -1,7 +1,6 @@
 """Yelp: is a review of a business positive or negative (Zhang et al., 2015)."""
 
-import tensorflow as tf
-
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -11,9 +10,8 @@ def prepare(row):
   >>> prepare({"text": r"\"Fresh\" fish.\n\nNo.", "label": 0})["text"]
   '"Fresh" fish. No.'  # as a string tensor
   """
-  text = tf.strings.regex_replace(row["text"], r'\\"', '"')
-  text = tf.strings.regex_replace(text, r"[ ]*(\\n)+[ ]*", " ")
-  return {**row, "text": tf.strings.strip(text)}
+  escapes = [(r'\\"', '"'), (r"[ ]*(\\n)+[ ]*", " ")]
+  return ops.clean(row, "text", replace=escapes)
 
 
 TASK = Task(

@@ -1,7 +1,6 @@
 """One everyday sentence from a few concepts (CommonGen; Lin et al., 2020)."""
 
-import tensorflow as tf
-
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -13,12 +12,10 @@ def prepare(row):
   {"concept_text": "dog, run", "concept_lines": "dog\nrun",
    "answers": ["A dog runs.", "The dogs are running."], ...}
   """
-  return {
-    **row,
-    "concept_text": tf.strings.reduce_join(row["concepts"], separator=", "),
-    "concept_lines": tf.strings.reduce_join(row["concepts"], separator="\n"),
-    "answers": tf.unique(tf.concat([[row["target"]], row["references"]], 0)).y,
-  }
+  row = ops.listed(
+    row, row["concepts"], "concept_text", "concept_lines", by=", "
+  )
+  return ops.accepted(row)
 
 
 TASK = Task(

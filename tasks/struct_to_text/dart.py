@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -13,21 +14,14 @@ def prepare(row):
   {"facts": "TITLE 1912 Olympics; Sweden GOLD MEDALS 24",
    "fact_lines": "TITLE 1912 Olympics\nSweden GOLD MEDALS 24", ...}
   """
-  facts = row["tripleset"]
-  for pattern, to in (
+  marks = (
     (r"\[TABLECONTEXT\]", ""),
     (r"\[TITLE\]", "TITLE"),
     (r"[\s|_]+", " "),  # cells are parted by spaces or, in some copies, bars
-  ):
-    facts = tf.strings.regex_replace(facts, pattern, to)
-  facts = tf.strings.strip(facts)
+  )
+  facts = ops.clean(row, "tripleset", replace=marks)["tripleset"]
   facts = tf.boolean_mask(facts, (facts != "") & (facts != "TITLE"))
-  return {
-    **row,
-    "facts": tf.strings.reduce_join(facts, separator="; "),
-    "fact_lines": tf.strings.reduce_join(facts, separator="\n"),
-    "answers": tf.unique(tf.concat([[row["target"]], row["references"]], 0)).y,
-  }
+  return ops.accepted(ops.listed(row, facts, "facts", "fact_lines"))
 
 
 TASK = Task(

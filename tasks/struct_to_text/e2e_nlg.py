@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -23,10 +24,9 @@ def prepare(row):
   inline = tf.strings.regex_replace(text, r"\],\s*", ", ")
   lines = tf.strings.regex_replace(text, r"\],\s*", "\n")
   return {
-    **row,
+    **ops.accepted(row),
     "attributes": tf.strings.regex_replace(inline, r"\]", ""),
     "attribute_lines": tf.strings.regex_replace(lines, r"\]", ""),
-    "answers": tf.unique(tf.concat([[row["target"]], row["references"]], 0)).y,
   }
 
 

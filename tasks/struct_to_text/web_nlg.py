@@ -1,7 +1,6 @@
 """DBpedia triples put into words (WebNLG; Gardent et al., 2017)."""
 
-import tensorflow as tf
-
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, last, tfds
 
 
@@ -12,14 +11,9 @@ def prepare(row):
   {"triples": "Lake Tana, country, Ethiopia",
    "triple_lines": "Lake Tana, country, Ethiopia", ...}
   """
-  triples = tf.strings.regex_replace(row["input"], "_", " ")
-  triples = tf.strings.regex_replace(triples, r"\s*\|\s*", ", ")
-  return {
-    **row,
-    "triples": tf.strings.reduce_join(triples, separator="; "),
-    "triple_lines": tf.strings.reduce_join(triples, separator="\n"),
-    "answers": tf.unique(tf.concat([[row["target"]], row["references"]], 0)).y,
-  }
+  marks = (("_", " "), (r"\s*\|\s*", ", "))
+  triples = ops.clean(row, "input", replace=marks)["input"]
+  return ops.accepted(ops.listed(row, triples, "triples", "triple_lines"))
 
 
 TASK = Task(

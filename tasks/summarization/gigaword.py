@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, first, tfds
 
 
@@ -11,13 +12,8 @@ def prepare(row):
   >>> prepare({"document": "the council -lrb- of ten -rrb- `` agrees ''", ...})  # doctest: +SKIP
   {"document": 'the council ( of ten ) " agrees "', ...}
   """
-  fixed = {}
-  for field in ("document", "summary"):
-    text = row[field]
-    for pattern, to in (("-lrb-", "("), ("-rrb-", ")"), ("``|''", '"')):
-      text = tf.strings.regex_replace(text, pattern, to)
-    fixed[field] = tf.strings.strip(text)
-  return {**row, **fixed}
+  tokens = (("-lrb-", "("), ("-rrb-", ")"), ("``|''", '"'))
+  return ops.clean(row, "document", "summary", replace=tokens)
 
 
 def keep(row):

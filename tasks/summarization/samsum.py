@@ -1,7 +1,6 @@
 """A chat between friends made short (SAMSum; Gliwa et al., 2019)."""
 
-import tensorflow as tf
-
+from flan_jax.data import ops
 from flan_jax.data.spec import Splits, Task, first, tfds
 
 
@@ -11,17 +10,12 @@ def prepare(row):
   >>> prepare({"dialogue": "Ida: look \r\nIda: <file_photo>", ...})  # doctest: +SKIP
   {"dialogue": "Ida: look\nIda: (photo)", ...}
   """
-  fixed = {}
-  for field in ("dialogue", "summary"):
-    text = row[field]
-    for pattern, to in (
-      (r"<(?:[a-z]+_)*(photo|picture|gif|video|link)(?:_[a-z]+)*>", r"(\1)"),
-      (r"<[a-z_]+>", "(file)"),
-      (r"[ \t\r]*\n", "\n"),
-    ):
-      text = tf.strings.regex_replace(text, pattern, to)
-    fixed[field] = tf.strings.strip(text)
-  return {**row, **fixed}
+  tags = (
+    (r"<(?:[a-z]+_)*(photo|picture|gif|video|link)(?:_[a-z]+)*>", r"(\1)"),
+    (r"<[a-z_]+>", "(file)"),
+    (r"[ \t\r]*\n", "\n"),
+  )
+  return ops.clean(row, "dialogue", "summary", replace=tags)
 
 
 def keep(row):

@@ -2,19 +2,18 @@ import tensorflow as tf
 
 from flan_jax.data import ops
 
-ROW = {"a": tf.constant(" x<br />y "), "b": tf.constant(["p", "q"])}
+
+def test_clean():
+  row = {"a": tf.constant(" x<br />y "), "b": tf.constant([" p", "q "])}
+  out = ops.clean(row, "a", "b", replace=[("<br />", "\n"), ("y", "z")])
+  assert out["a"] == "x\nz"
+  assert out["b"].numpy().tolist() == [b"p", b"q"]
+  assert row["a"] == " x<br />y "
 
 
-def test_replace_strip_and_join_leave_the_rest():
-  assert ops.replace(ROW, "a", "<br />", "\n")["a"] == " x\ny "
-  assert ops.strip(ROW, "a")["a"] == "x<br />y"
-  assert ops.join(ROW, "b")["b"] == "p, q"
-  assert ops.join(ROW, "b")["a"] is ROW["a"]
-  assert ROW["a"] == " x<br />y "
-
-
-def test_distinct():
-  assert ops.distinct(ROW, "b")
-  assert not ops.distinct({"b": tf.constant(["p", "p"])}, "b")
-  same = {"a": tf.constant("x"), "b": tf.constant("x")}
-  assert not ops.distinct(same, "a", "b")
+def test_listed_and_accepted_leave_the_rest():
+  row = {"target": tf.constant("a"), "references": tf.constant(["b", "a"])}
+  out = ops.listed(ops.accepted(row), row["references"], "one", "many")
+  assert out["answers"].numpy().tolist() == [b"a", b"b"]
+  assert (out["one"], out["many"]) == ("b; a", "b\na")
+  assert out["target"] is row["target"]

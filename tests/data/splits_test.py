@@ -1,7 +1,7 @@
 import pytest
+from flan_jax.tasks import clusters
 
 from flan_jax.data import catalogue, splits
-from flan_jax.tasks import clusters
 
 TABLE = {
   "natural_language_inference": ("rte",),
@@ -13,7 +13,7 @@ TABLE = {
 }
 
 
-# facts/flan2021.md, section 4.
+# As in the code released with Wei et al., 2022.
 @pytest.mark.parametrize(
   ("held_out", "also_dropped"),
   [

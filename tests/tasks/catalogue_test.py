@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from flan_jax.data import catalogue, evaluation, sources, spec
+from flan_jax.data import catalogue, evaluation, preprocessors, sources, spec
 from tests.data import made
 
 NAMES = tuple(catalogue.load())
@@ -79,7 +79,7 @@ def test_no_two_sample_rows_are_nearly_the_same(name, sample_data):
   task = catalogue.get(name)
   texts = []
   for split in sources.SPLITS:
-    rows = preparedtexts(task, split)
+    rows = prepared_texts(task, split)
     texts += rows
   assert len(set(texts)) == len(texts)
   matcher = difflib.SequenceMatcher(autojunk=False)
@@ -89,10 +89,8 @@ def test_no_two_sample_rows_are_nearly_the_same(name, sample_data):
       assert matcher.ratio() <= 0.75, f"{a}\n{b}"
 
 
-def preparedtexts(task, split):
+def prepared_texts(task, split):
   """The fields of every row of a split, as one text a row."""
-  from flan_jax.data import preprocessors
-
   rows = preprocessors.prepare_rows(task)(
     sources.source(task).get_dataset(split)
   )
