@@ -41,19 +41,28 @@ def start(
     f" {len(devices)} x {devices[0].device_kind}"
   )
   display.say(f"steps:  {train_steps:,}\n")
-  for kind, title in (("train", "training on"), ("eval", "held out:")):
-    if not described[kind]:
-      continue
+  train, held_out = described["train"], described["eval"]
+  display.table(
+    f"training on {train['mixture']}",
+    ("task", "train rows", "validation", "share of examples, %"),
+    [
+      (
+        name,
+        task["rows"].get("train", ""),
+        task["rows"].get("validation", ""),
+        100 * task["rate"],
+      )
+      for name, task in train["tasks"].items()
+    ],
+  )
+  display.say("")
+  if held_out:
     display.table(
-      f"{title} {described[kind]['mixture']}",
-      ("task", "train rows", "validation", "test", "share of examples, %"),
+      f"held out: {held_out['mixture']}",
+      ("task", "validation rows", "test"),
       [
-        (
-          name,
-          *(task["rows"].get(s, "") for s in ("train", "validation", "test")),
-          100 * task["rate"],
-        )
-        for name, task in described[kind]["tasks"].items()
+        (name, task["rows"].get("validation", ""), task["rows"]["test"])
+        for name, task in held_out["tasks"].items()
       ],
     )
     display.say("")
@@ -65,6 +74,14 @@ def missing(display: Display, missing: Iterable[Any]):
     display.say(f"left out, MISSING_DATASETS = 'skip': {m.message}")
   if missing:
     display.say("")
+
+
+def left_out(display: Display, counts: Mapping[str, Mapping[str, int]]):
+  """Names tasks of which training rows were not used, with the reasons."""
+  for name, reasons in counts.items():
+    said = [f"{n:,} {why.replace('_', ' ')}" for why, n in reasons.items() if n]
+    if said:
+      display.say(f"training rows left out of {name}: {', '.join(said)}")
 
 
 def results(display: Display, before: Evaluation | None, after: Evaluation):

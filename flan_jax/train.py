@@ -247,6 +247,9 @@ def train(
 
   # The steps. Metrics stay on the device until they are logged, so that the
   # next step is dispatched while this one computes.
+  left_out = input_lib.InThread(
+    functools.partial(_left_out, folder, training, lengths)
+  )
   pending: list[tuple[int, Mapping[str, jax.Array]]] = []
   nonfinite = 0
   clock = time.monotonic()
@@ -255,7 +258,11 @@ def train(
       batch = sharding.put_batch(next(batches), mesh)
       state, metrics = train_step(state, batch)
       pending.append((step, metrics))
-      validation.start()
+      if step == start + 1:
+        # A second pass over the data and a second pipeline: off the path to
+        # the first step.
+        validation.start()
+        left_out.start()
       last = step == train_steps
       measuring = last or step % eval_period == 0
       saving = last or step % checkpoint_period == 0
@@ -284,12 +291,17 @@ def train(
   before, after = _saved(folder, 0), _saved(folder, train_steps)
   page = report.write_report(
     folder,
-    run={**dataclasses.asdict(record), "data_label": data.label},
+    run={
+      **dataclasses.asdict(record),
+      "data_label": data.label,
+      "left_out": left_out.result(),
+    },
     curves=writers.read(folder / "metrics.jsonl"),
     before=before,
     after=after,
     missing={f"{m.dataset}:{m.version}": m.message for m in missing},
   )
+  summary.left_out(display, left_out.result())
   if after is not None:
     summary.results(display, before, after)
   display.say(f"checkpoint:   {checkpoints.directory}/checkpoint_{train_steps}")
@@ -336,6 +348,30 @@ def _described(name: str | None, resolved) -> dict[str, Any]:
   }
 
 
+def _left_out(folder, training, lengths) -> dict[str, dict[str, int]]:
+  """Training rows that are not used, by task and reason; counted once."""
+  path = folder / "left_out.json"
+  if not path.exists():
+    counts = mixtures.count(training, "train", lengths)
+    found = {
+      name: {
+        "not_kept": c.not_kept,
+        "incomplete": c.incomplete,
+        "too_long": c.too_long,
+      }
+      for name, c in counts.items()
+    }
+    _write(path, found)
+  return json.loads(path.read_text())
+
+
+def _write(path: pathlib.Path, value: Any):
+  """JSON, whole or not at all."""
+  draft = path.with_suffix(".tmp")
+  draft.write_text(json.dumps(value))
+  os.replace(draft, path)
+
+
 def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
   everywhere = sharding.replicated(mesh)
   init = jax.jit(model.init, out_shardings=everywhere)
@@ -357,10 +393,7 @@ def _held_out(model, params, held_out_set, folder, step) -> Evaluation:
     held_out_set,
     predictions=folder / "predictions" / f"step_{step}.jsonl",
   )
-  path = folder / f"evaluation_{step}.json"
-  draft = path.with_suffix(".tmp")
-  draft.write_text(json.dumps(result.to_json()))
-  os.replace(draft, path)
+  _write(folder / f"evaluation_{step}.json", result.to_json())
   return result
 
 

@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ("--gin_file", "--gin_search_paths", "--dry_run", "--help")
 
 STARTUP_NOTE = re.compile(
-  r"WARNING: All log messages before absl|[IW]0000 .*(cudart_stub|port\.cc"
+  r"WARNING: All log messages before absl|[IWE]0000 .*(cudart_stub|port\.cc"
   r"|cpu_feature_guard|cuda_)"
 )
 # Both libraries write start-up notes about hardware that is not there.
@@ -109,6 +109,9 @@ def main(argv: list[str]) -> int:
       loaded = config.load(
         args["files"], args["flags"], [*args["paths"], str(ROOT)]
       )
+      # TensorFlow only feeds data; the accelerators are JAX's.
+      if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].config.set_visible_devices([], "GPU")
     if args["dry_run"]:
       print(loaded.text, end="")
       for line in loaded.overrides:

@@ -168,6 +168,8 @@ def _data(run) -> str:
       if any(split in t.get("rows", {}) for t in tasks.values())
     ]
     header = ["task", *(f"{s} rows" for s in splits)]
+    left_out = run.get("left_out") if key == "train" else None
+    header += ["left out"] if left_out else []
     header += ["share of examples"] if key == "train" else []
     rows = []
     for name, t in tasks.items():
@@ -175,6 +177,8 @@ def _data(run) -> str:
       for split in splits:
         n = t.get("rows", {}).get(split)
         cells += f"<td>{DASH if n is None else f'{n:,}'}</td>"
+      if left_out:
+        cells += f"<td>{sum(left_out.get(name, {}).values()):,}</td>"
       if key == "train":
         rate = t.get("rate") or 0
         cells += f"<td>{100 * rate / (total or 1):.1f} %</td>"
@@ -184,11 +188,32 @@ def _data(run) -> str:
       f"<h3>{title}: {text(described.get('mixture', ''))},"
       f" {n} task{'s' * (n != 1)}</h3>" + table(header, rows, 1)
     )
+    if left_out:
+      parts.append(_left_out(left_out))
   if not parts:
     return ""
   source = data.get("source")
   where = f"<p class='muted small'>Source: {text(source)}</p>" if source else ""
   return f"<h2>Data</h2>{where}{''.join(parts)}"
+
+
+_WHY = {
+  "not_kept": "by the task's own rule",
+  "incomplete": "with an empty text",
+  "too_long": "with options longer than the inputs, counted once for each"
+  " template",
+}
+
+
+def _left_out(left_out) -> str:
+  """Why training rows were not used, with counts."""
+  sums = {
+    reason: sum(counts.get(reason, 0) for counts in left_out.values())
+    for reason in _WHY
+  }
+  said = [f"{n:,} {_WHY[reason]}" for reason, n in sums.items() if n]
+  why = "; ".join(said) or "none"
+  return f"<p class='muted small'>Training rows left out: {text(why)}.</p>"
 
 
 def _what_ran(run) -> str:

@@ -56,17 +56,24 @@ class InThread(Generic[T]):
   """
 
   def __init__(self, function: Callable[[], T]):
+    self._function = function
     self._future: concurrent.futures.Future = concurrent.futures.Future()
-    threading.Thread(target=self._run, args=(function,), daemon=True).start()
+    self._thread = threading.Thread(target=self._run, daemon=True)
 
-  def _run(self, function):
+  def start(self):
+    """Begins, if it has not begun."""
+    if self._thread.ident is None:
+      self._thread.start()
+
+  def _run(self):
     try:
-      self._future.set_result(function())
+      self._future.set_result(self._function())
     except BaseException as e:
       self._future.set_exception(e)
 
   def result(self) -> T:
     """Waits for the value; raises what the function raised."""
+    self.start()
     return self._future.result()
 
 

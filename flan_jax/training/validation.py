@@ -43,11 +43,13 @@ class Validation:
     batches: how many batches at most.
     accumulate: micro-batches, as in the training step.
     """
-    self._make = functools.partial(
-      _batches, resolved, convert, lengths, batch_size, batches
+    self._making = input_lib.InThread(
+      functools.partial(
+        _batches, resolved, convert, lengths, batch_size, batches
+      )
     )
     self._mesh = mesh
-    self._making = self._kept = None
+    self._kept = None
     self._sums = jax.jit(
       functools.partial(
         step.eval_step,
@@ -59,13 +61,11 @@ class Validation:
 
   def start(self):
     """Begins to make the batches; the first call waits for them."""
-    if self._making is None:
-      self._making = input_lib.InThread(self._make)
+    self._making.start()
 
   def __call__(self, params: Any) -> dict[str, float]:
     """`validation/loss`, `validation/accuracy` (of target tokens, 0 to 1)."""
     if self._kept is None:
-      self.start()
       made = self._making.result()
       self._kept = [sharding.put_batch(b, self._mesh) for b in made]
     sums = [self._sums(params, batch) for batch in self._kept]
