@@ -17,8 +17,8 @@ MASKED = -1e10  # finite: a row with no key at all averages over every key
 
 # Numbers that a CPU's cache holds (4 MB). Batches with more weights than that
 # go through attention one example after another on a CPU, which XLA's batched
-# products make 1.7 times as fast for [16, 8, 256, 256] weights, forward and
-# backward, and 1.4 times for [16, 8, 64, 256]. Other devices, and small batches,
+# products make 1.7 times as fast for [16, 8, 256, 256] weights (forward and
+# backward) and 1.4 times for [16, 8, 64, 256]. Other devices and small batches
 # take all at once.
 CPU_CACHE = 2**20
 

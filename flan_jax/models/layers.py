@@ -88,7 +88,7 @@ def project(
 
   Reverse mode turns the gradient of the output whatever its size. For the
   wide sides of T5 (F > D, V > D) XLA's CPU backend then writes it out column
-  by column: half a second of a step of 2.4 s in `tests/benchmarks/step.py`.
+  by column: a third of a step of `tests/benchmarks/step.py`.
   """
   return x @ kernel
 

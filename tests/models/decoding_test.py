@@ -40,9 +40,7 @@ def test_cached_decoding_is_the_uncached_argmax(scan):
   if scan:
     config = t5.dataclasses.replace(model.config, scan_layers=True)
     model, params = t5.EncoderDecoder(config), t5.stack_layers(params)
-  tokens_BT = greedy(
-    model, params, inputs_BS, max_decode_len=12, eos_id=eos_id
-  )
+  tokens_BT = greedy(model, params, inputs_BS, max_decode_len=12, eos_id=eos_id)
   np.testing.assert_array_equal(tokens_BT, expected_BT)
   assert (np.asarray(tokens_BT)[0] == 0).any()
 
@@ -51,9 +49,7 @@ def test_decoding_stops_when_every_row_has_ended():
   model, params, arrays = fixtures.golden()
   inputs_BS = arrays["encoder_input_tokens"][:1]
   first = int(uncached(model, params, inputs_BS, 1)[0, 0])
-  tokens_BT = greedy(
-    model, params, inputs_BS, max_decode_len=50, eos_id=first
-  )
+  tokens_BT = greedy(model, params, inputs_BS, max_decode_len=50, eos_id=first)
   np.testing.assert_array_equal(tokens_BT[0], [first] + [0] * 49)
 
 

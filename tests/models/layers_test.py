@@ -25,9 +25,7 @@ def test_a_bucket_begins_exactly_at_its_power_of_two():
   # 8 exact buckets; 16, 32 and 64 are 2, 4 and 6 of the 8 steps to 128.
   distances = -np.array([8, 15, 16, 31, 32, 63, 64, 127, 128])
   buckets = layers.relative_bucket(distances, bidirectional=True)
-  np.testing.assert_array_equal(
-    buckets, [8, 9, 10, 11, 12, 13, 14, 15, 15]
-  )
+  np.testing.assert_array_equal(buckets, [8, 9, 10, 11, 12, 13, 14, 15, 15])
 
 
 def test_attention_mask_docstring_example():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.models import t5
+from flan_jax.models import t5, t5_network
 from flan_jax.training import loss
 from tests.models import fixtures
 
@@ -25,6 +25,9 @@ def summed_loss(params, model, batch, weights_BT):
   return loss.cross_entropy(logits_BTV, targets_BT, weights_BT).loss
 
 
+gradient = jax.jit(jax.value_and_grad(summed_loss), static_argnums=1)
+
+
 def test_docstring_example():
   model = t5.EncoderDecoder(t5.T5Config(vocab_size=128, emb_dim=32))
   shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -36,15 +39,14 @@ def test_logits_loss_and_gradients_are_those_of_pytorch():
   batch = fixtures.batch_of(arrays)
   targets_BT = batch["decoder_target_tokens"]
 
+  @functools.partial(jax.value_and_grad, has_aux=True)
   def cross_entropy(params):
     logits_BTV = model.logits(params, batch)
     weights_BT = targets_BT > 0
     sums = loss.cross_entropy(logits_BTV, targets_BT, weights_BT, z_loss=0.0)
     return sums.loss, logits_BTV
 
-  (value, logits_BTV), grads = jax.value_and_grad(cross_entropy, has_aux=True)(
-    params
-  )
+  (value, logits_BTV), grads = jax.jit(cross_entropy)(params)
   real = targets_BT > 0
   ours, theirs = np.asarray(logits_BTV)[real], arrays["logits"][real]
   assert fixtures.relative_error(ours, theirs) < 1e-5, GOLDEN
@@ -65,7 +67,7 @@ def test_packed_logits_are_those_of_t5x(t5x):
 
 
 def test_loss_z_loss_and_gradients_are_those_of_t5x(t5x):
-  value, grads = jax.value_and_grad(summed_loss)(
+  value, grads = gradient(
     t5x.params, t5x.model, t5x.arrays, t5x.arrays["decoder_loss_weights"]
   )
   assert float(value) == pytest.approx(float(t5x.arrays["loss"]), rel=1e-5)
@@ -94,9 +96,7 @@ def test_scores_of_four_beams_are_those_of_t5x(t5x):
   ended_BC = (choices_BCT == 1).any(-1)
   theirs_BC = t5x.arrays["beam4_scores"]
   assert ended_BC.any()
-  np.testing.assert_allclose(
-    ours_BC[ended_BC], theirs_BC[ended_BC], rtol=1e-5
-  )
+  np.testing.assert_allclose(ours_BC[ended_BC], theirs_BC[ended_BC], rtol=1e-5)
 
 
 def test_score_is_the_log_softmax_of_logits_choice_by_choice():
@@ -123,7 +123,7 @@ def test_score_is_the_log_softmax_of_logits_choice_by_choice():
   assert not scores_BCT[0, 3].any()
 
 
-@pytest.mark.parametrize("policy", t5.REMAT_POLICIES)
+@pytest.mark.parametrize("policy", t5_network.REMAT_POLICIES)
 @pytest.mark.parametrize("scan", [False, True])
 def test_scan_and_remat_change_neither_logits_nor_gradients(scan, policy):
   plain, params, arrays = fixtures.golden()
@@ -140,9 +140,8 @@ def test_scan_and_remat_change_neither_logits_nor_gradients(scan, policy):
   logits_BTV = jax.jit(model.logits)(stacked, batch)
   expected_BTV = plain.logits(params, batch)
   assert fixtures.relative_error(logits_BTV, expected_BTV) < 1e-5
-  gradient = jax.jit(jax.grad(summed_loss), static_argnums=1)
-  grads = gradient(stacked, model, batch, weights_BT)
-  expected = gradient(params, plain, batch, weights_BT)
+  _, grads = gradient(stacked, model, batch, weights_BT)
+  _, expected = gradient(params, plain, batch, weights_BT)
   grads = fixtures.flatten(t5.unstack_layers(grads) if scan else grads)
   for name, value in fixtures.flatten(expected).items():
     assert fixtures.relative_error(grads[name], value) < 1e-5, name
@@ -169,11 +168,8 @@ def test_a_neighbour_in_a_pack_changes_no_gradient():
   packed, _ = fixtures.packed_pair()
   own = packed["decoder_segment_ids"] == 1
 
-  def gradient(batch):
-    grads = jax.grad(summed_loss)(params, model, batch, own)
-    return grads["token_embedder"]["embedding"], grads
-
-  embedding_VD, grads = gradient(packed)
+  _, grads = gradient(params, model, packed, own)
+  embedding_VD = grads["token_embedder"]["embedding"]
   neighbours = [30, 31, 32, 33, 40, 41]  # tokens of segment 2 alone
   assert not np.asarray(embedding_VD)[neighbours].any()
   assert np.asarray(embedding_VD)[[7, 9, 4, 11, 12]].any(axis=1).all()
@@ -182,7 +178,7 @@ def test_a_neighbour_in_a_pack_changes_no_gradient():
   for name in ("encoder_input_tokens", "decoder_input_tokens"):
     tokens = other[name]
     tokens[tokens >= 30] = 20
-  _, other_grads = gradient(other)
+  _, other_grads = gradient(params, model, other, own)
   jax.tree.map(np.testing.assert_array_equal, grads, other_grads)
 
 

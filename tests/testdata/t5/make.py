@@ -71,7 +71,7 @@ def main():
   model.config.scale_decoder_outputs = False
   model.lm_head.weight = torch.nn.Parameter(torch.zeros(48, 16))
   parameters = dict(model.named_parameters())
-  for name, value in sorted(parameters.items()):
+  for _, value in sorted(parameters.items()):
     sample = random.standard_normal(value.shape) * 0.25
     if value.ndim == 1:
       sample += 1.0
