@@ -91,3 +91,30 @@ def test_a_query_without_any_key_averages_over_all():
   out = attention.attend(query, key, value, mask_BTS & False, bias)
   expected = jnp.broadcast_to(value.mean(axis=1, keepdims=True), out.shape)
   np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("tpu", False)])
+def test_only_a_cpu_takes_one_example_after_another(platform, loops):
+  x = jnp.zeros((16, 256, 2, 8))
+  assert x.shape[0] * 2 * 256 * 256 >= attention.CPU_CACHE
+  mask_BTS = jnp.ones((16, 256, 256), bool)
+
+  def total(x):
+    return attention.attend(x, x, x, mask_BTS).sum()
+
+  lowered = jax.jit(jax.grad(total)).trace(x)
+  text = lowered.lower(lowering_platforms=(platform,)).as_text()
+  assert ("stablehlo.while" in text) == loops
+
+
+def test_project_has_the_gradients_of_a_product():
+  random = np.random.default_rng(0)
+  for d_in, d_out in ((3, 7), (7, 3)):
+    x, kernel, cotangent = (
+      jnp.float32(random.standard_normal(s))
+      for s in ((2, 5, d_in), (d_in, d_out), (2, 5, d_out))
+    )
+    _, ours = jax.vjp(layers.project, x, kernel)
+    _, theirs = jax.vjp(jnp.matmul, x, kernel)
+    for a, b in zip(ours(cotangent), theirs(cotangent), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
