@@ -84,11 +84,12 @@ def load(
   layers = [gin_files.read_tree(f, search, ()) for f in files]
   layers.append(gin_files.read_flags(flags))
   resolved: dict[str, Binding] = {}
-  overrides = []
+  overrides, overridden = [], []
   for layer in layers:
     for name, (binding, beaten) in layer.items():
       beaten = ([resolved[name]] if name in resolved else []) + beaten
       resolved[name] = binding
+      overridden += beaten
       overrides += [
         f"{name} = {binding.value!r} ({binding.where}) overrides"
         f" {old.value!r} ({old.where})"
@@ -96,7 +97,7 @@ def load(
         if old.value != binding.value
       ]
   _check_macros(resolved)
-  _check_reachable(resolved)
+  _check_reachable(resolved, overridden)
   _parse_with_gin(files, flags, search)
   return Config(
     bindings=resolved,
@@ -185,9 +186,15 @@ def _same(a: str, b: str) -> bool:
   return x[-n:] == y[-n:]
 
 
-def _check_reachable(bindings: Mapping[str, Binding]):
+def _check_reachable(
+  bindings: Mapping[str, Binding], overridden: Sequence[Binding]
+):
   """Dynamic registration passes bindings through references alone, so what
-  `config.run.job` does not reach has no effect."""
+  `config.run.job` does not reach has no effect.
+
+  A binding of what an overridden value reached may stay: the file that gave
+  the optimiser gave its options too, and another optimiser was chosen since.
+  """
   root = [b for b in bindings.values() if _same(b.name, "config.run.job")]
   if not root:
     raise ConfigError(
@@ -195,7 +202,7 @@ def _check_reachable(bindings: Mapping[str, Binding]):
       " does, such as gin/jobs/train.gin)."
     )
   seen: set[str] = {b.name for b in root}
-  queue = list(root)
+  queue = [*root, *overridden]
   reached: set[str] = set()
   while queue:
     for leaf in queue.pop().leaves():

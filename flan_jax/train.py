@@ -21,14 +21,20 @@ from typing import Any
 import jax
 
 from flan_jax import evaluate, summary
-from flan_jax.data import catalogue, features, mixtures
+from flan_jax.data import catalogue, features, mixtures, template
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import report
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.training import checkpoint, progress, sharding, writers
+from flan_jax.training import (
+  allocator,
+  checkpoint,
+  progress,
+  sharding,
+  writers,
+)
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import record as record_lib
@@ -54,6 +60,8 @@ def train(
   train_steps: int,
   batch_size: int,
   mixture_or_task_module: str | None = None,
+  prompt_prefix: str = "",
+  prompt_suffix: str = "",
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   model_dir: str | None = None,
@@ -83,6 +91,8 @@ def train(
     train_steps: updates in all.
     batch_size: packed rows an update, over all devices and micro-batches.
     mixture_or_task_module: module to import, which registers seqio tasks.
+    prompt_prefix: text before every prompt.
+    prompt_suffix: text after every prompt.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     model_dir: the run's folder; None makes one under `runs/`.
@@ -113,15 +123,24 @@ def train(
     log_period=log_period,
     checkpoint_period=checkpoint_period,
     eval_period=eval_period,
+    microbatches=microbatches,
+    checkpoints_to_keep=checkpoints_to_keep,
+    **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
+  _check_lengths(task_feature_lengths)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, microbatches)
   _check_vocabulary(vocabulary, model)
+  rows = batch_size // microbatches
+  logits = rows * task_feature_lengths["targets"] * model.config.vocab_size
+  if 4 * logits > allocator.ALWAYS_MAPPED:
+    allocator.keep_freed_memory()
 
   # Data: names -> tasks -> what is there.
+  wrapper = template.Wrapper(prompt_prefix, prompt_suffix)
+  catalogue.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
-    importlib.import_module(mixture_or_task_module)
-  catalogue.register(vocabulary)
+    _import(mixture_or_task_module)
   data = directory_lib.choose(tfds_data_dir, catalogue.load())
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   held_out, missing = None, training.missing
@@ -130,11 +149,14 @@ def train(
       eval_mixture_or_task_name, missing_datasets, split="test"
     )
     missing += held_out.missing
+  for one in (training, held_out):
+    mixtures.check_vocabulary(one, vocabulary)
 
   # The run: its record, its folder, what it is going to do.
   record = record_lib.make(
     {
       "source": "sample" if data.embedded else str(data.path.resolve()),
+      "vocabulary": vocabulary_lib.fingerprint(vocabulary),
       "train": _described(mixture_or_task_name, training),
       "eval": _described(eval_mixture_or_task_name, held_out),
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
@@ -159,6 +181,11 @@ def train(
   if restored is not None:
     state = restored[0]
   start = int(state.step)
+  if start > train_steps:
+    raise UserError(
+      f"the run in {folder} is at step {start:,} already, beyond TRAIN_STEPS"
+      f" {train_steps:,}; give more steps, or another MODEL_DIR."
+    )
   batches = input_lib.ReadAhead(
     input_lib.training_batches(
       training,
@@ -223,6 +250,7 @@ def train(
       lengths=lengths,
       batch_size=batch_size,
       max_examples=eval_examples,
+      wrapper=wrapper,
     )
   log = writers.MetricsLog(folder, start)
 
@@ -304,7 +332,7 @@ def train(
   summary.left_out(display, left_out.result())
   if after is not None:
     summary.results(display, before, after)
-  display.say(f"checkpoint:   {checkpoints.directory}/checkpoint_{train_steps}")
+  display.say(f"checkpoint:   {checkpoints.latest_path()}")
   display.say(f"TensorBoard:  tensorboard --logdir {folder / 'tensorboard'}")
   display.say(f"report:       {page}")
   return folder
@@ -314,6 +342,28 @@ def _check_numbers(**numbers: int):
   for name, value in numbers.items():
     if not isinstance(value, int) or value < 1:
       raise UserError(f"{name.upper()} is {value!r}; give 1 or more.")
+
+
+def _check_lengths(lengths):
+  if (
+    not isinstance(lengths, Mapping)
+    or set(lengths) != {"inputs", "targets"}
+    or not all(isinstance(n, int) and n > 1 for n in lengths.values())
+  ):
+    raise UserError(
+      f"TASK_FEATURE_LENGTHS is {lengths!r}; write"
+      " {'inputs': 512, 'targets': 128}, in tokens, EOS included."
+    )
+
+
+def _import(module: str):
+  try:
+    importlib.import_module(module)
+  except ModuleNotFoundError as e:
+    raise UserError(
+      f"MIXTURE_OR_TASK_MODULE {module!r} cannot be imported: {e}. It must be"
+      " on PYTHONPATH or installed."
+    ) from e
 
 
 def _check_vocabulary(vocabulary, model):
@@ -342,6 +392,7 @@ def _described(name: str | None, resolved) -> dict[str, Any]:
         "fingerprint": prints.get(task, ""),
         "rows": dict(resolved.rows[task]),
         "rate": resolved.rates[task],
+        "copy": mixtures.copy_fingerprint(resolved, task),
       }
       for task in resolved.present
     },

@@ -121,6 +121,15 @@ def main(argv: list[str]) -> int:
   except UserError as e:
     print(f"\nerror: {e}", file=sys.stderr)
     return 2
+  except OSError as e:
+    # A folder that is full, read-only or gone: nothing of ours to mend.
+    print(
+      f"\nerror: {e.strerror or e}: {e.filename or 'MODEL_DIR'}. Make room or"
+      " give a folder you may write to; the same command goes on from the last"
+      " checkpoint.",
+      file=sys.stderr,
+    )
+    return 2
   except KeyboardInterrupt:
     print(
       "\nstopped; the same command goes on from the last checkpoint.",

@@ -84,21 +84,26 @@ def assert_bit_equal(a, b):
 @pytest.mark.usefixtures("sample_cache")
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path):
   plain, killed = tmp_path / "plain", tmp_path / "killed"
-  run(plain)
-  # Three kills at random moments; a long run so that they find it at work.
+  # The main job's own mixture: mixing, packing, templates drawn anew.
+  main = {
+    "MIXTURE_OR_TASK_NAME": "flan_holdout_nli_train",
+    "TASK_FEATURE_LENGTHS": {"inputs": 256, "targets": 64},
+  }
+  run(plain, **main)
+  # Two kills at random moments.
   seed = int(os.environ.get("KILL_SEED", time.time()))
   dice = random.Random(seed)
   kills = 0
-  for _ in range(3):
+  for _ in range(2):
     process = subprocess.Popen(
-      command(killed), cwd=ROOT, stdout=subprocess.PIPE, text=True
+      command(killed, **main), cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     stop_at = dice.randint(1, 11)
     for line in process.stdout:
       # The folder's own log tells the step before the display does.
       if line.startswith(("step ", "going on")):
         break
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
       rows = writers.read(killed / "metrics.jsonl")
       if rows and rows[-1]["step"] >= stop_at:
@@ -108,7 +113,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path):
       process.send_signal(signal.SIGKILL)
       kills += 1
     process.wait()
-  subprocess.run(command(killed), cwd=ROOT, check=True)
+  subprocess.run(command(killed, **main), cwd=ROOT, check=True)
   assert kills >= 1, f"KILL_SEED={seed}: no kill found the run at work"
   assert_bit_equal(parameters(plain, 12), parameters(killed, 12))
   curves = [
@@ -183,6 +188,10 @@ def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
     ({"TRAIN_STEPS": 0}, "TRAIN_STEPS is 0"),
     ({"BATCH_SIZE": 0}, "BATCH_SIZE is 0"),
     ({"MICROBATCHES": 3}, "BATCH_SIZE 4 does not divide"),
+    ({"MICROBATCHES": 0}, "MICROBATCHES is 0"),
+    ({"EVAL_EXAMPLES": 0}, "EVAL_EXAMPLES is 0"),
+    ({"TASK_FEATURE_LENGTHS": 256}, "TASK_FEATURE_LENGTHS is 256"),
+    ({"MIXTURE_OR_TASK_MODULE": "no.such"}, "'no.such' cannot be imported"),
     ({"t5.T5Config.vocab_size": 128}, "the vocabulary has 4,096 ids"),
     (
       {"MIXTURE_OR_TASK_NAME": "flan_holdout_nil_train"},
@@ -201,6 +210,46 @@ def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
 def test_refused_in_one_sentence(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
     run(tmp_path / "run", **changes)
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_a_run_is_the_start_of_another(tmp_path):
+  first = run(tmp_path / "first")
+  # Another optimiser, and the first run's folder as the initial checkpoint.
+  loaded = config.load(
+    [JOB, "gin/optimisers/adamw.gin"],
+    flags(
+      tmp_path / "second",
+      INITIAL_CHECKPOINT_PATH=str(first),
+      LEARNING_RATE=1e-3,
+      WARMUP_STEPS=2,
+    ),
+    [str(ROOT)],
+  )
+  second = config.call_job(loaded, ["test"])
+  ends, starts = (
+    [r["train/loss"] for r in writers.read(d / "metrics.jsonl")
+     if "train/loss" in r]
+    for d in (first, second)
+  )
+  assert starts[0] < 0.97 * ends[0]
+  with pytest.raises(UserError, match="at step 12 already, beyond"):
+    run(tmp_path / "first", TRAIN_STEPS=6)
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_another_vocabulary_in_the_mixture_is_refused():
+  import seqio
+
+  from flan_jax.data import catalogue, mixtures, vocabulary
+
+  catalogue.register()
+  resolved = mixtures.Resolved(
+    seqio.TaskRegistry.get("flan_sst2"), ("flan_sst2",), (), {}, {}
+  )
+  mixtures.check_vocabulary(resolved, vocabulary.load())
+  with pytest.raises(UserError, match="'flan_sst2': its inputs are made with"):
+    mixtures.check_vocabulary(resolved, seqio.ByteVocabulary())
 
 
 @pytest.mark.usefixtures("sample_cache")

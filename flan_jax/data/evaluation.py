@@ -138,10 +138,10 @@ def _choices(task, rows, count: int, encoder: trimming.Encoder):
   if task.choices is None:
     return [((), ())] * count
   if isinstance(task.choices, tuple):
-    tokens = tuple(_lists(encoder.targets(tf.constant(task.choices))))
+    tokens = tuple(_lists(encoder.choices(tf.constant(task.choices))))
     return [(tokens, task.choices)] * count
   ragged = template.ragged(rows[template.CHOICES])
-  tokens = _lists(encoder.targets(ragged.flat_values))
+  tokens = _lists(encoder.choices(ragged.flat_values))
   texts = _texts(ragged.flat_values)
   ends = ragged.row_splits.numpy()
   return [

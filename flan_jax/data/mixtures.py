@@ -152,6 +152,38 @@ def resolve(
   )
 
 
+def check_vocabulary(
+  resolved: Resolved | None, vocabulary: seqio.Vocabulary
+) -> None:
+  """Raises UserError where a task was tokenised with another vocabulary.
+
+  Ids of another vocabulary would train without a word. Tasks of the catalogue
+  follow `register`; a mixture made of them before keeps the old ones.
+  """
+  for task in seqio.get_subtasks(resolved.mixture) if resolved else ():
+    for name, feature in task.output_features.items():
+      if feature.vocabulary != vocabulary:
+        raise UserError(
+          f"task {task.name!r}: its {name} are made with"
+          f" {feature.vocabulary}, the run's VOCABULARY is {vocabulary}. Give"
+          " the run the task's vocabulary, or the task the run's."
+        )
+
+
+def copy_fingerprint(resolved: Resolved, task: str) -> str:
+  """Eight hex digits of a task's local copy: its TFDS description and files.
+
+  Another number of rows, other shards or features give other digits; "" for
+  other people's sources.
+  """
+  (found,) = (
+    t for t in seqio.get_subtasks(resolved.mixture) if t.name == task
+  )
+  if not isinstance(found.source, sources.TfdsSource):
+    return ""
+  return found.source.fingerprint()
+
+
 def catalogue_tasks(*resolved: Resolved | None) -> list[spec.Task]:
   """Our tasks among those of mixtures, each once; other people's are left out.
 

@@ -135,10 +135,19 @@ class Splits:
     Raises:
       SpecError: a split is missing from `sizes`, or would be empty.
     """
-    cut = 0
-    held = self.validation
-    if isinstance(held, Rows) and held.split == self.train:
-      cut = self._count(held, sizes, task)
+    held = [
+      rows
+      for rows in (self.validation, self.test)
+      if isinstance(rows, Rows) and rows.split == self.train
+    ]
+    cut = {"first": 0, "last": 0}
+    for rows in held:
+      cut[rows.end] += self._count(rows, sizes, task)
+    if len(held) == 2 and held[0].end == held[1].end:
+      raise SpecError(
+        f"task {task!r}: validation and test are both cut from the"
+        f" {held[0].end} rows of {self.train!r}; take one from the other end."
+      )
     out = {}
     for ours in ("train", "validation", "test"):
       theirs = getattr(self, ours)
@@ -151,12 +160,13 @@ class Splits:
         name, start = theirs, 0
         stop = self._size(theirs, sizes, task)
         if ours == "train":
-          stop = min(stop - cut, self.max_train_examples)
+          start = cut["first"]
+          stop = min(stop - cut["last"], start + self.max_train_examples)
       if stop <= start:
         raise SpecError(
           f"task {task!r}: split {ours!r} is empty: its source {name!r} has"
-          f" {sizes[name]} rows, {cut} of them cut for validation. Prepare a"
-          " copy with more rows."
+          f" {sizes[name]} rows, {sum(cut.values())} of them held out."
+          " Prepare a copy with more rows."
         )
       out[ours] = f"{name}[{start or ''}:{stop}]"
     return out

@@ -152,9 +152,13 @@ class Encoder:
       tf.cast(over_B, tf.int32),
     )
 
-  def targets(self, text_B):
-    """Target tokens of each text with EOS, within the length: [B, (T)]."""
-    return self._eos(self._cut_targets(self._tokens(text_B)), self.targets_eos)
+  def choices(self, text_B):
+    """Tokens of each text with EOS, whole: [B, (T)].
+
+    Choices are compared with each other: two that differ after the length
+    limit would be the same if they were cut.
+    """
+    return self._eos(self._tokens(text_B), self.targets_eos)
 
   def _cut_targets(self, tokens_BT):
     if self.targets_length == NO_LIMIT:
@@ -315,8 +319,19 @@ def check_fits(task: spec.Task, table: template.Tables, encoder: Encoder):
     encoder: vocabulary and lengths.
 
   Raises:
-    UserError: names task, template, both lengths and the way out.
+    UserError: names task, template, both lengths and the way out; or a choice
+      of the task that is longer than the targets.
   """
+  if isinstance(task.choices, tuple) and encoder.targets_length != NO_LIMIT:
+    with tf.init_scope():
+      tokens = encoder.choices(tf.constant(task.choices)).row_lengths().numpy()
+    longest = int(tokens.argmax())
+    if tokens[longest] > encoder.targets_length:
+      raise UserError(
+        f"task {task.name!r}: its choice {task.choices[longest]!r} is"
+        f" {tokens[longest]} tokens long, but targets are cut to"
+        f" {encoder.targets_length}. Raise TASK_FEATURE_LENGTHS['targets']."
+      )
   if encoder.inputs_length == NO_LIMIT:
     return
   answers, options = [""], ""

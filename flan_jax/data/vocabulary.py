@@ -16,6 +16,7 @@ Source: Kudo and Richardson, 2018 (arXiv 1808.06226); Raffel et al., 2020
 """
 
 import collections
+import hashlib
 import importlib.resources
 import os
 import pathlib
@@ -106,6 +107,21 @@ def load(
     vocabulary = _sentencepiece(path, extra_ids)
   table = _table(replacements)
   return ReplacingVocabulary(vocabulary, table) if table else vocabulary
+
+
+# Words, numbers and signs enough that two vocabularies part them differently.
+_PROBE = (
+  "Whether a report of 1,024 unusually careful readings shows it or not, the"
+  " editors of the weekly paper asked: \"Could both sentences be true?\"\n"
+  "OPTIONS:\n- yes\n- no\n- it is not possible to tell\t{x} <y> 37% &amp; #5"
+)
+
+
+def fingerprint(vocabulary: seqio.Vocabulary) -> str:
+  """Eight hex digits that tell vocabularies apart: how they part a text."""
+  ids = [int(i) for i in vocabulary.encode(_PROBE)]
+  special = (vocabulary.vocab_size, vocabulary.pad_id, vocabulary.eos_id)
+  return hashlib.sha256(repr((special, ids)).encode()).hexdigest()[:8]
 
 
 def shipped_file() -> pathlib.Path:

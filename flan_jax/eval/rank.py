@@ -143,13 +143,17 @@ def plan(
   buckets.check_lengths(lengths, batch_size)
   units = _units(examples, lengths)
   counts = CHOICE_COUNTS(max([2, *(len(u.choices) for u in units)]))
+  # Choices are scored whole, also where they are longer than training targets.
+  longest_choice = max(
+    [lengths["targets"], *(len(c) for u in units for c in u.choices.values())]
+  )
   shaped = []
   for unit in units:
     longest = max(len(c) for c in unit.choices.values())
     shape = (
       buckets.fit(len(unit.inputs), INPUT_SIZES(lengths["inputs"])),
       buckets.fit(len(unit.choices), counts),
-      buckets.fit(longest, CHOICE_SIZES(lengths["targets"])),
+      buckets.fit(longest, CHOICE_SIZES(longest_choice)),
     )
     shaped.append((shape, unit))
   batches, places = [], [None] * len(examples)
@@ -268,16 +272,11 @@ def _check(example, lengths):
       f"{name(example)}: label {example.label} is none of its"
       f" {len(example.choices)} choices."
     )
-  longest = max(len(c) for c in example.choices)
-  for what, length, limit in (
-    ("input", len(example.inputs), lengths["inputs"]),
-    ("choice", longest, lengths["targets"]),
-  ):
-    if length > limit:
-      raise UserError(
-        f"{name(example)}: its {what} of {length} tokens is over the limit of"
-        f" {limit}; raise TASK_FEATURE_LENGTHS."
-      )
+  if len(example.inputs) > lengths["inputs"]:
+    raise UserError(
+      f"{name(example)}: its input of {len(example.inputs)} tokens is over the"
+      f" limit of {lengths['inputs']}; raise TASK_FEATURE_LENGTHS."
+    )
 
 
 def _scored(example, log_probs, score: str) -> Scored:

@@ -40,6 +40,8 @@ def restore_params(path: str | pathlib.Path, template: Any = None) -> Any:
   """
   quieten_orbax()
   path = pathlib.Path(path).absolute()
+  if (path / "checkpoints").is_dir():
+    path = path / "checkpoints"
   candidates = {0: path} if _NAME.fullmatch(path.name) else checkpoints_in(path)
   faults = []
   for _, checkpoint in sorted(candidates.items(), reverse=True):
@@ -123,7 +125,7 @@ def _check_fit(path, saved, wanted):
     raise UserError(
       f"{path} does not fit the model and optimiser of this run:\n"
       + "\n".join(lines)
-      + "\nUse the configuration it was trained with (config.gin beside it)."
+      + "\nUse the configuration it was trained with (run.json beside it)."
     )
 
 

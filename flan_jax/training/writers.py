@@ -29,7 +29,10 @@ class MetricsLog:
     from clu import metric_writers
 
     self.path = directory / "metrics.jsonl"
-    kept = [row for row in read(self.path) if row["step"] <= start_step]
+    # A run that starts at 0 measures step 0 again.
+    kept = [row for row in read(self.path) if 0 < row["step"] <= start_step]
+    if start_step:
+      kept = [r for r in read(self.path) if r["step"] == 0] + kept
     draft = self.path.with_suffix(".tmp")
     draft.write_text("".join(json.dumps(row) + "\n" for row in kept))
     os.replace(draft, self.path)

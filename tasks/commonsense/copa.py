@@ -45,7 +45,7 @@ TASK = Task(
     ("Premise: {premise}\nAsked for: {question}\n{options}\nChoice:", "{answer}"),
     ("Events have causes, and they have effects. Read what happened and name a likely {question} of it.\n\n{premise}", "{answer}"),
     ("Think like a detective who reconstructs an afternoon. One thing is certain: {premise} {asked}", "{answer}"),
-    ("{options}\n\nOne of these is the {question} of what is told here, the other has little to do with it. Which one is it?\n\n{premise}", "{answer}"),
+    ("{options}\n\nOne of these is the {question} of what is told here, the other is not. Which one is it?\n\n{premise}", "{answer}"),
     ('My little brother told me: "{premise}" I want to know the {question}. What is your best guess?\n\n{options}', "{answer}"),
     ("The sentence below is the {question} of some event. Write a sentence that tells the event.\n\n{answer}", "{premise}"),
     ('Something took place, and the {question} of it can be put like this: "{answer}" What was it that took place?', "{premise}"),

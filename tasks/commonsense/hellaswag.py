@@ -48,7 +48,7 @@ TASK = Task(
     ("Topic: {activity}\nBeginning: {context}\n{options}\nEnding:", "{answer}"),
     ("The text below breaks off. Write down what comes next.\n\n{context}", "{answer}"),
     ("A subtitle writer has lost the last line of a script and found four scraps of paper. Only one of them fits what went before. Which one?\n\n{options}\n\nScript:\n{context}", "{answer}"),
-    ("In the following text someone is busy with something or explains how it is done. Three of the endings would surprise anybody who has seen it in real life; choose the fourth.\n\n{context}\n\n{options}", "{answer}"),
+    ("In the following text someone is busy with something or explains how it is done. Three of the endings would surprise anybody who has seen it in real life; choose the one that would not.\n\n{context}\n\n{options}", "{answer}"),
     ("{context}\n\nThat is all I could copy before the page closed. How do you think it went on?", "{answer}"),
     ("Pick an ending.\n\n{options}\n\n{context}", "{answer}"),
     ("A text on the topic \"{activity}\" ends with these words:\n\n{answer}\n\nWrite the part that comes before them.", "{context}"),

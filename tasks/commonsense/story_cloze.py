@@ -37,7 +37,7 @@ TASK = Task(
     ("Story so far: {context}\nPossible endings:\n{options}\nBest ending:", "{answer}"),
     ("Add one closing sentence to the story.\n\n{context}", "{answer}"),
     ("You edit a children's magazine, and the printer has mixed up the last lines of two stories. Which line belongs to this one?\n\n{context}\n\n{options}", "{answer}"),
-    ("The story below has four sentences and lacks its fifth. Both candidates mention the right people, but only one agrees with what has happened so far; answer with that one.\n\n{context}\n\n{options}", "{answer}"),
+    ("The story below has four sentences and lacks its fifth. Two candidates for it are given, but only one agrees with what has happened so far; answer with that one.\n\n{context}\n\n{options}", "{answer}"),
     ("My phone died just before the end of a story I was being told:\n\n{context}\n\nWhat do you think I missed?", "{answer}"),
     ("Write four sentences that lead up to this ending.\n\n{answer}", "{context}"),
     ("A very short story closes with the words \"{answer}\" Tell everything that happens before them.", "{context}"),

@@ -32,7 +32,7 @@ TASK = Task(
     ("{text}\n\nPutting it all together, the review is\n\n{options}", "{answer}"),
     ("A site for local businesses splits its reviews into two groups: those where the customer would come back, and those where they would rather not. Assign the next one to its group.\n\n{options}\n\n{text}", "{answer}"),
     ("Say negative or positive, nothing else, for the review that follows.\n\n{text}", "{answer}"),
-    ("We were thinking of going there on Saturday, and then I found this:\n\n{text}\n\nDoes that sound good or bad to you? Reply with one of these:\n\n{options}", "{answer}"),
+    ("We were thinking of going there on Saturday, and then I found this:\n\n{text}\n\nDoes that sound positive or negative to you? Reply with one of these:\n\n{options}", "{answer}"),
     ("Write a {answer} review of a restaurant, shop or other local business.", "{text}"),
     ("You have just visited a business in your town and your opinion of it is {answer}. Tell other customers what happened.", "{text}"),
   ),
