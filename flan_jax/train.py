@@ -9,9 +9,7 @@ after, report. What a batch goes through before the step is
 
 import dataclasses
 import functools
-import importlib
 import json
-import math
 import os
 import pathlib
 import time
@@ -31,6 +29,7 @@ from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.training import (
   allocator,
   checkpoint,
+  checks,
   progress,
   sharding,
   writers,
@@ -117,7 +116,7 @@ def train(
       it can be known then.
   """
   display = progress.Display()
-  _check_numbers(
+  checks.numbers(
     train_steps=train_steps,
     batch_size=batch_size,
     log_period=log_period,
@@ -127,10 +126,10 @@ def train(
     checkpoints_to_keep=checkpoints_to_keep,
     **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
-  _check_lengths(task_feature_lengths)
+  checks.lengths(task_feature_lengths)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, microbatches)
-  _check_vocabulary(vocabulary, model)
+  checks.vocabulary(vocabulary, model)
   rows = batch_size // microbatches
   logits = rows * task_feature_lengths["targets"] * model.config.vocab_size
   if 4 * logits > allocator.ALWAYS_MAPPED:
@@ -140,7 +139,7 @@ def train(
   wrapper = template.Wrapper(prompt_prefix, prompt_suffix)
   catalogue.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
-    _import(mixture_or_task_module)
+    checks.import_module(mixture_or_task_module)
   data = directory_lib.choose(tfds_data_dir, catalogue.load())
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   held_out, missing = None, training.missing
@@ -336,45 +335,6 @@ def train(
   display.say(f"TensorBoard:  tensorboard --logdir {folder / 'tensorboard'}")
   display.say(f"report:       {page}")
   return folder
-
-
-def _check_numbers(**numbers: int):
-  for name, value in numbers.items():
-    if not isinstance(value, int) or value < 1:
-      raise UserError(f"{name.upper()} is {value!r}; give 1 or more.")
-
-
-def _check_lengths(lengths):
-  if (
-    not isinstance(lengths, Mapping)
-    or set(lengths) != {"inputs", "targets"}
-    or not all(isinstance(n, int) and n > 1 for n in lengths.values())
-  ):
-    raise UserError(
-      f"TASK_FEATURE_LENGTHS is {lengths!r}; write"
-      " {'inputs': 512, 'targets': 128}, in tokens, EOS included."
-    )
-
-
-def _import(module: str):
-  try:
-    importlib.import_module(module)
-  except ModuleNotFoundError as e:
-    raise UserError(
-      f"MIXTURE_OR_TASK_MODULE {module!r} cannot be imported: {e}. It must be"
-      " on PYTHONPATH or installed."
-    ) from e
-
-
-def _check_vocabulary(vocabulary, model):
-  """An id beyond the embedding would be clamped by XLA without a word."""
-  size, rows = vocabulary.vocab_size, model.config.vocab_size
-  if size > rows:
-    raise UserError(
-      f"the vocabulary has {size:,} ids, the model's embedding {rows:,} rows:"
-      f" set T5Config.vocab_size to {math.ceil(size / 128) * 128:,} or more, or"
-      " give the vocabulary that the checkpoint was trained with."
-    )
 
 
 def _described(name: str | None, resolved) -> dict[str, Any]:
