@@ -60,7 +60,10 @@ def _check(ours, theirs):
   assert ours.keys() == theirs.keys()
   for name in theirs:
     error = t5x_reference.relative_error(ours[name], theirs[name])
-    assert error <= 1e-5, f"{name}: {error}"
+    # Slots of squared gradients double a gradient's rounding: in one of 104,
+    # float32 leaves 1.4e-5, whichever way attention and products are ordered.
+    squared = name.rpartition("/")[2] in ("v", "v_row", "v_col")
+    assert error <= (2e-5 if squared else 1e-5), f"{name}: {error}"
 
 
 @pytest.mark.parametrize("kind", t5x_reference.OPTIMISERS)
