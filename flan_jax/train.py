@@ -178,7 +178,7 @@ def train(
   )
   restored = checkpoints.restore_latest(state)
   if restored is not None:
-    state = restored[0]
+    state = restored.state
   start = int(state.step)
   if start > train_steps:
     raise UserError(

@@ -30,9 +30,8 @@ class MetricsLog:
 
     self.path = directory / "metrics.jsonl"
     # A run that starts at 0 measures step 0 again.
-    kept = [row for row in read(self.path) if 0 < row["step"] <= start_step]
-    if start_step:
-      kept = [r for r in read(self.path) if r["step"] == 0] + kept
+    earlier = read(self.path) if start_step else []
+    kept = [row for row in earlier if row["step"] <= start_step]
     draft = self.path.with_suffix(".tmp")
     draft.write_text("".join(json.dumps(row) + "\n" for row in kept))
     os.replace(draft, self.path)
@@ -43,11 +42,7 @@ class MetricsLog:
     """Writes one line; `scalars` are plain floats."""
     self._file.write(json.dumps({"step": step, **scalars}) + "\n")
     self._file.flush()
-    finite = {k: v for k, v in scalars.items() if isinstance(v, float | int)}
-    self._writer.write_scalars(step, finite)
-
-  def flush(self):
-    self._writer.flush()
+    self._writer.write_scalars(step, dict(scalars))
 
   def close(self):
     self._file.close()
