@@ -61,6 +61,7 @@ def train(
   mixture_or_task_module: str | None = None,
   prompt_prefix: str = "",
   prompt_suffix: str = "",
+  inputs_eos: bool = True,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   model_dir: str | None = None,
@@ -85,13 +86,14 @@ def train(
       evaluated with all templates; None evaluates nothing.
     task_feature_lengths: tokens a row, `{"inputs": 256, "targets": 64}`.
     vocabulary: a seqio vocabulary.
-    model: `models/t5.py: EncoderDecoder`.
+    model: `models/t5.py: EncoderDecoder` or `models/decoder.py: DecoderOnly`.
     optimizer: of `training/optimiser.py`.
     train_steps: updates in all.
     batch_size: packed rows an update, over all devices and micro-batches.
     mixture_or_task_module: module to import, which registers seqio tasks.
     prompt_prefix: text before every prompt.
     prompt_suffix: text after every prompt.
+    inputs_eos: whether EOS stands between a prompt and its answer.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     model_dir: the run's folder; None makes one under `runs/`.
@@ -136,7 +138,7 @@ def train(
     allocator.keep_freed_memory()
 
   # Data: names -> tasks -> what is there.
-  wrapper = template.Wrapper(prompt_prefix, prompt_suffix)
+  wrapper = template.Wrapper(prompt_prefix, prompt_suffix, inputs_eos)
   catalogue.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)

@@ -151,18 +151,22 @@ def seqio_task(
 ) -> seqio.Task:
   """A task as seqio's, not registered: see `register`.
 
-  Its examples have `inputs` and `targets` (int32, EOS at the end, within the
-  lengths), both as text (`*_pretokenized`), `template`, `trimmed` (tokens that
-  did not fit), `example_index` and the row's fields.
+  Its examples have `inputs` and `targets` (int32, EOS at the end, of inputs if
+  the wrapper says so, within the lengths), both as text (`*_pretokenized`),
+  `template`, `trimmed` (tokens that did not fit), `example_index` and the
+  row's fields.
   """
-  feature = seqio.Feature(vocabulary)
+  features = {
+    "inputs": seqio.Feature(vocabulary, add_eos=wrapper.eos),
+    "targets": seqio.Feature(vocabulary),
+  }
   chosen = range(spec.NUM_TEMPLATES)
   if template_index is not None:
     chosen = (template_index,)
   out = pipeline.RowTask(
     registered_name(task.name, template_index),
     source=sources.source(task),
-    output_features={"inputs": feature, "targets": feature},
+    output_features=features,
     preprocessors=[
       preprocessors.prepare_rows(task),
       seqio.CacheDatasetPlaceholder(required=False),

@@ -27,7 +27,7 @@ class EvalExample:
     task: name in the catalogue.
     template: 0 to 9.
     index: the row's number in its split.
-    inputs: tokens with EOS, int32 [S'].
+    inputs: tokens, with EOS if the wrapper says so, int32 [S'].
     inputs_text: what they were made from.
     choices: tokens of each choice with EOS, int32 [C][T']; () where the
       template is answered by generation (also if turned around).
@@ -85,8 +85,11 @@ def evaluation_examples(
   """
   templates = tuple(templates)
   rows = _rows(task, split, max_examples)
-  feature = seqio.Feature(vocabulary)
-  encoder = trimming.encoder({"inputs": feature, "targets": feature}, lengths)
+  features = {
+    "inputs": seqio.Feature(vocabulary, add_eos=wrapper.eos),
+    "targets": seqio.Feature(vocabulary),
+  }
+  encoder = trimming.encoder(features, lengths)
   table = template.tables(task, templates, wrapper)
   count = int(tf.size(rows[template.INDEX]))
   # Row r under template t stands at r * T + t.

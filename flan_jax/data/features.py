@@ -1,15 +1,17 @@
 """Model batches from tokenised examples: packing, padding, masks.
 
 Dimension key: B batch, S source (input) tokens, T target tokens. Names and
-meaning of the features are seqio's for encoder-decoder models.
+meaning of the features are seqio's; `layouts.py` writes them.
 """
 
+import collections
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from flan_jax.data import packing
+from flan_jax.data import layouts, packing
 from flan_jax.errors import UserError
 
 PAD_ID = 0
@@ -66,15 +68,88 @@ def encoder_decoder_batches(
     UserError: an example is longer than `lengths`, empty, or holds id 0; there
       is no example; a length or the batch size is not positive.
   """
-  shape = _shape(lengths)
-  for name, value in (("batch_size", batch_size), ("pool", pool)):
-    if value < 1:
-      raise UserError(f"{name} is {value}; it is at least 1.")
-  return _batches(examples, shape, batch_size, pack, pool)
+  layout = layouts.EncoderDecoder(*_lengths(lengths), pack=pack)
+  return _batches(examples, layout, _lengths(lengths), batch_size, pool)
+
+
+def decoder_only_batches(
+  examples: Iterable[Mapping],
+  *,
+  lengths: Mapping[str, int],
+  batch_size: int,
+  pack: bool = True,
+  pool: int = packing.POOL,
+  begin_id: int | None = None,
+) -> Iterator[Batch]:
+  """Batches of fixed shapes for a decoder-only model, with loss on targets.
+
+  Two examples in one row of 7 + 3 tokens, after a begin id of 0:
+
+  >>> batch = next(decoder_only_batches(
+  ...   [{"inputs": [5, 6, 1], "targets": [8, 1]},
+  ...    {"inputs": [4], "targets": [9, 1]}],
+  ...   lengths={"inputs": 7, "targets": 3}, batch_size=1, begin_id=0))
+  >>> for name, value in batch.items():
+  ...   print(f"{name:24} {value[0].astype(int)}")
+  decoder_input_tokens     [0 5 6 1 8 0 4 9 0 0]
+  decoder_target_tokens    [5 6 1 8 1 4 9 1 0 0]
+  decoder_loss_weights     [0 0 0 1 1 0 1 1 0 0]
+  decoder_segment_ids      [1 1 1 1 1 2 2 2 0 0]
+  decoder_positions        [0 1 2 3 4 0 1 2 0 0]
+  decoder_causal_attention [1 1 1 1 0 1 1 0 0 0]
+
+  Args:
+    examples: mappings with `inputs` and `targets`, 1-D integer tokens; any id
+      may occur in them, 0 too. May be endless.
+    lengths: `{"inputs": S, "targets": T}` in tokens; a row has S + T.
+    batch_size: rows of a batch, B.
+    pack: several examples in a row (`packing.rows`); otherwise one example a
+      row in order.
+    pool: examples that wait for a row at once: how far it reads ahead.
+    begin_id: what stands before the first token of each example; None:
+      nothing, so that first tokens are not predicted (`layouts.DecoderOnly`).
+
+  Yields:
+    [B, S + T] arrays: int32 `decoder_input_tokens` (what is read) and
+    `decoder_target_tokens` (what follows it); float32 `decoder_loss_weights`,
+    1 where a target token, EOS included, is predicted; int32
+    `decoder_segment_ids` (examples of a row from 1; 0 is padding, whatever
+    the tokens say), `decoder_positions` (from 0 in each example) and
+    `decoder_causal_attention` (1 where inputs are read, which a prefix-LM lets
+    see each other). Rows that the last batch lacks are all padding.
+
+  Raises:
+    UserError: an example is longer than `lengths` or empty; there is no
+      example; a length or the batch size is not positive.
+  """
+  limits = _lengths(lengths)
+  layout = layouts.DecoderOnly(sum(limits), begin_id, pack)
+  return _batches(examples, layout, limits, batch_size, pool)
+
+
+def batches_for(
+  kind: str, begin_id: int | None = None
+) -> Callable[..., Iterator[Batch]]:
+  """The function that makes batches for a kind of model.
+
+  >>> batches_for("encoder_decoder").__name__
+  'encoder_decoder_batches'
+
+  Args:
+    kind: `kind` of a model, "encoder_decoder" or "decoder_only".
+    begin_id: see `decoder_only_batches`; an encoder-decoder has its own.
+  """
+  if kind == "encoder_decoder":
+    return encoder_decoder_batches
+  if kind == "decoder_only":
+    return functools.partial(decoder_only_batches, begin_id=begin_id)
+  raise ValueError(f"kind {kind!r} is neither encoder_decoder nor decoder_only")
 
 
 def token_waste(batches: Iterable[Batch]) -> dict[str, float]:
   """Padding as a share of all slots, of inputs, of targets and of both.
+
+  A decoder-only batch has no inputs of its own.
 
   >>> token_waste([{"encoder_input_tokens": np.array([[5, 1, 0, 0]]),
   ...               "decoder_target_tokens": np.array([[7, 1]])}])
@@ -83,23 +158,29 @@ def token_waste(batches: Iterable[Batch]) -> dict[str, float]:
   Raises:
     UserError: there is no batch.
   """
-  slots = {"inputs": 0, "targets": 0}
-  used = {"inputs": 0, "targets": 0}
+  slots: collections.Counter[str] = collections.Counter()
+  used: collections.Counter[str] = collections.Counter()
   for batch in batches:
     for side, name in (
       ("inputs", "encoder_input_tokens"),
       ("targets", "decoder_target_tokens"),
     ):
-      slots[side] += batch[name].size
-      used[side] += int(np.count_nonzero(batch[name]))
-  if not slots["inputs"]:
+      if name in batch:
+        # Of a decoder's tokens only the segment ids tell the padding.
+        place = batch.get(f"{name.partition('_')[0]}_segment_ids", batch[name])
+        for key in (side, "total"):
+          slots[key] += place.size
+          used[key] += int(np.count_nonzero(place))
+  if not slots["total"]:
     raise UserError("No batch: token waste is not defined.")
-  slots["total"] = sum(slots.values())
-  used["total"] = sum(used.values())
-  return {side: (slots[side] - used[side]) / slots[side] for side in slots}
+  return {
+    side: (slots[side] - used[side]) / slots[side]
+    for side in ("inputs", "targets", "total")
+    if side in slots
+  }
 
 
-def _shape(lengths: Mapping[str, int]) -> packing.Sized:
+def _lengths(lengths: Mapping[str, int]) -> packing.Sized:
   if set(lengths) != {"inputs", "targets"}:
     raise UserError(
       f"lengths has {sorted(lengths)}; it needs exactly inputs and targets."
@@ -110,25 +191,34 @@ def _shape(lengths: Mapping[str, int]) -> packing.Sized:
   return int(lengths["inputs"]), int(lengths["targets"])
 
 
-def _batches(examples, shape, batch_size, pack, pool) -> Iterator[Batch]:
+def _batches(examples, layout, limits, batch_size, pool) -> Iterator[Batch]:
+  for name, value in (("batch_size", batch_size), ("pool", pool)):
+    if value < 1:
+      raise UserError(f"{name} is {value}; it is at least 1.")
+  return _made(examples, layout, limits, batch_size, pool)
+
+
+def _made(
+  examples, layout: layouts.Layout, limits, batch_size, pool
+) -> Iterator[Batch]:
+  pairs = _checked(examples, limits, layout.pads_with_zero)
   rows = (
-    _packed_rows(examples, shape, pool)
-    if pack
-    else ([tokens] for tokens in _checked(examples, shape))
+    _packed_rows(pairs, layout, pool)
+    if layout.pack
+    else ([pair] for pair in pairs)
   )
-  fill = _fill_packed if pack else _fill_single
   filled = 0
   for group in _groups(rows, batch_size):
     filled += len(group)
-    batch = _empty(shape, batch_size, pack)
+    batch = layout.empty(batch_size)
     for b, row in enumerate(group):
-      fill({name: value[b] for name, value in batch.items()}, row)
+      layout.fill({name: value[b] for name, value in batch.items()}, row)
     yield batch
   if not filled:
     raise UserError(
       "Not one usable example: the source is empty, or every row was filtered"
       " out. Check the split, `keep` and the lengths"
-      f" (inputs {shape[0]}, targets {shape[1]} tokens)."
+      f" (inputs {limits[0]}, targets {limits[1]} tokens)."
     )
 
 
@@ -138,13 +228,19 @@ def _groups(items: Iterable, size: int) -> Iterator[list]:
     yield group
 
 
-def _checked(examples: Iterable[Mapping], shape) -> Iterator[tuple]:
+def _checked(
+  examples: Iterable[Mapping], limits, pads_with_zero: bool
+) -> Iterator[layouts.Pair]:
   """(inputs, targets) arrays of each example, after checking them."""
   for number, example in enumerate(examples):
     pair = []
-    for name, limit in zip(("inputs", "targets"), shape, strict=True):
+    for name, limit in zip(("inputs", "targets"), limits, strict=True):
       tokens = np.asarray(example[name], np.int32)
-      if not 0 < tokens.size <= limit or tokens.ndim != 1 or not tokens.all():
+      if (
+        not 0 < tokens.size <= limit
+        or tokens.ndim != 1
+        or (pads_with_zero and not tokens.all())
+      ):
         _refuse(number, example, name, tokens, limit)
       pair.append(tokens)
     yield tuple(pair)
@@ -180,62 +276,14 @@ def _refuse(number: int, example, name: str, tokens: np.ndarray, limit: int):
   raise UserError(f"{where}: {reason}")
 
 
-def _packed_rows(examples, shape, pool) -> Iterator[list[tuple]]:
+def _packed_rows(pairs, layout, pool) -> Iterator[list[layouts.Pair]]:
   """Rows as lists of (inputs, targets); holds the examples that wait."""
-  waiting: dict[int, tuple] = {}
+  waiting: dict[int, layouts.Pair] = {}
 
   def sizes():
-    for number, pair in enumerate(_checked(examples, shape)):
+    for number, pair in enumerate(pairs):
       waiting[number] = pair
-      yield len(pair[0]), len(pair[1])
+      yield layout.size(pair)
 
-  for row in packing.rows(sizes(), shape, pool):
+  for row in packing.rows(sizes(), layout.room, pool):
     yield [waiting.pop(number) for number in row]
-
-
-def _empty(shape, batch_size: int, pack: bool) -> Batch:
-  s, t = shape
-  sides = [
-    ("encoder_input_tokens", s, np.int32),
-    ("decoder_target_tokens", t, np.int32),
-    ("decoder_input_tokens", t, np.int32),
-    ("decoder_loss_weights", t, np.float32),
-  ]
-  if pack:
-    sides += [
-      ("encoder_segment_ids", s, np.int32),
-      ("encoder_positions", s, np.int32),
-      ("decoder_segment_ids", t, np.int32),
-      ("decoder_positions", t, np.int32),
-    ]
-  return {name: np.zeros((batch_size, n), kind) for name, n, kind in sides}
-
-
-def _fill_packed(row: Batch, pairs: list[tuple]):
-  inputs, targets = zip(*pairs, strict=True)
-  segments = np.arange(1, len(pairs) + 1)
-  for side, tokens, name in (
-    ("encoder", inputs, "encoder_input_tokens"),
-    ("decoder", targets, "decoder_target_tokens"),
-  ):
-    sizes = np.array([len(t) for t in tokens])
-    ends = sizes.cumsum()
-    n = ends[-1]
-    row[name][:n] = np.concatenate(tokens)
-    row[f"{side}_segment_ids"][:n] = segments.repeat(sizes)
-    row[f"{side}_positions"][:n] = np.arange(n) - (ends - sizes).repeat(sizes)
-  # `ends`, `sizes` and `n` are the targets' now.
-  row["decoder_input_tokens"][1:n] = row["decoder_target_tokens"][: n - 1]
-  row["decoder_input_tokens"][ends - sizes] = 0
-  row["decoder_loss_weights"][:n] = 1
-
-
-def _fill_single(row: Batch, pairs: list[tuple]):
-  ((inputs, targets),) = pairs
-  n = len(targets)
-  row["encoder_input_tokens"][: len(inputs)] = inputs
-  row["decoder_target_tokens"][:n] = targets
-  # As seqio does it, the last token is shifted into the padding too; nothing
-  # reads it there, and batches are equal to those of other seqio users.
-  row["decoder_input_tokens"][1:] = row["decoder_target_tokens"][:-1]
-  row["decoder_loss_weights"][:n] = 1

@@ -63,10 +63,17 @@ class Wrapper:
 
   >>> FLAN_CUE.prefix + "Is it so?" + FLAN_CUE.suffix
   '0 Is it so? X 1 FLAN'
+
+  Attributes:
+    prefix, suffix: text before and after the prompt.
+    eos: whether EOS follows. Wei et al., 2022 (arXiv 2109.01652), section 2.4:
+      inputs and targets are separated by it. A chat form says with its suffix
+      that the answer begins.
   """
 
   prefix: str = ""
   suffix: str = ""
+  eos: bool = True
 
 
 PLAIN = Wrapper()

@@ -2,7 +2,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import evaluation, spec, template
+from flan_jax.data import catalogue, evaluation, spec, template
 from flan_jax.errors import UserError
 from tests.data import made
 
@@ -38,6 +38,22 @@ def test_every_row_under_every_template(data_dir):
     [*made.BYTES.encode("yes"), 1], [*made.BYTES.encode("no"), 1]]
   assert e.targets.tolist() == e.choices[e.label].tolist()
   assert e.targets_text == e.choices_text[e.label]
+
+
+def test_a_wrapper_without_eos(data_dir):
+  """The prompt stands before the answer as the chat form wants it."""
+  chat = template.Wrapper("Q: ", "\nA:", eos=False)
+  with_eos = examples(made.nli(), wrapper=template.Wrapper("Q: ", "\nA:"))
+  for e, other in zip(
+    examples(made.nli(), wrapper=chat), with_eos, strict=True
+  ):
+    assert e.inputs.tolist() == other.inputs.tolist()[:-1]
+    assert made.BYTES.decode(e.inputs).endswith("\nA:")
+    assert e.targets[-1] == 1
+  task = catalogue.seqio_task(made.nli(), made.BYTES, wrapper=chat)
+  for e in task.get_dataset(LENGTHS, "test").as_numpy_iterator():
+    assert e["inputs"][-1] != 1
+    assert e["targets"][-1] == 1
 
 
 def test_turned_around_templates_are_generated(data_dir):

@@ -8,7 +8,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import features, packing
+from flan_jax.data import features, layouts, packing
 from flan_jax.errors import UserError
 
 LENGTHS = {"inputs": 24, "targets": 10}
@@ -118,8 +118,9 @@ def test_the_layout_is_that_of_t5x(t5x_fixtures):
   for b in range(len(packed["encoder_segment_ids"])):
     row = {n: v[b : b + 1] for n, v in packed.items() if v.ndim == 2}
     given = [{"inputs": s, "targets": t} for s, t in unpack(row)]
-    ours = features._empty(shape, 1, True)
-    features._fill_packed(
+    layout = layouts.EncoderDecoder(*shape)
+    ours = layout.empty(1)
+    layout.fill(
       {n: v[0] for n, v in ours.items()},
       [tuple(map(np.array, e.values())) for e in given],
     )
