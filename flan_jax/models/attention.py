@@ -29,6 +29,7 @@ def attend(
   value_BSHK: Float[Array, "B S H K"],
   mask_BTS: Bool[Array, "#B T S"],
   bias_HTS: Float[Array, "H T S"] | None = None,
+  softcap: float | None = None,
 ) -> Float[Array, "B T H K"]:
   """softmax(query key + bias, masked) value, without 1/sqrt(K).
 
@@ -40,7 +41,8 @@ def attend(
   Array([[[[2., 1.]]]], dtype=float32)
 
   The softmax is in float32 whatever the type of the queries. Differentiable
-  once, in reverse.
+  once, in reverse. With a `softcap` c, products of query and key enter as
+  c tanh(product / c) (Gemma Team 2024, arXiv:2408.00118, section 2).
   """
   # Heads before positions: each head is then a plain product of two matrices.
   query, key, value = (
@@ -48,19 +50,20 @@ def attend(
   )
   mask_bias = jnp.where(mask_BTS, 0.0, MASKED).astype(jnp.float32)
   mask_bias = jnp.broadcast_to(mask_bias, (query.shape[0], *mask_BTS.shape[1:]))
-  out_BHTK = _attend(query, key, value, mask_bias, bias_HTS)
+  out_BHTK = _attend(query, key, value, mask_bias, bias_HTS, softcap)
   return jnp.swapaxes(out_BHTK, 1, 2)
 
 
-@jax.custom_vjp
-def _attend(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS):
-  return _attend_fwd(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS, softcap):
+  x = (query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS)
+  return _attend_fwd(*x, softcap)[0]
 
 
-def _attend_fwd(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS):
+def _attend_fwd(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS, softcap):
   def example(none, x):
     query, key, value, mask = x
-    exp_HTS, sum_HT1 = _exp_scores(query, key, mask, bias_HTS)
+    exp_HTS, sum_HT1, _ = _exp_scores(query, key, mask, bias_HTS, softcap)
     out = jnp.einsum("hts,hsk->htk", exp_HTS.astype(value.dtype), value)
     return none, (out / sum_HT1).astype(value.dtype)
 
@@ -69,12 +72,14 @@ def _attend_fwd(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS):
   return out_BHTK, (*x, bias_HTS, out_BHTK)
 
 
-def _attend_bwd(residuals, gradient_BHTK):
+def _attend_bwd(softcap, residuals, gradient_BHTK):
   *x, bias_HTS, out_BHTK = residuals
 
   def example(bias_gradient, x):
     query, key, value, mask, out, gradient = x
-    exp_HTS, sum_HT1 = _exp_scores(query, key, mask, bias_HTS)
+    exp_HTS, sum_HT1, slope_HTS = _exp_scores(
+      query, key, mask, bias_HTS, softcap
+    )
     weights = exp_HTS / sum_HT1
     # d weights, then through the softmax: w * (dw - sum(w dw)); the sum over
     # keys is also the sum over K of out * gradient.
@@ -85,6 +90,8 @@ def _attend_bwd(residuals, gradient_BHTK):
     d_scores = weights * (d_weights - inner_HT1)
     if bias_gradient is not None:
       bias_gradient += d_scores
+    if slope_HTS is not None:
+      d_scores *= slope_HTS
     d_scores = d_scores.astype(query.dtype)
     d_query = jnp.einsum("hts,hsk->htk", d_scores, key)
     # Turning the small factor spares XLA's CPU backend from turning the
@@ -113,14 +120,17 @@ def _scores(query_HTK, key_HSK):
   )
 
 
-def _exp_scores(query_HTK, key_HSK, mask_TS, bias_HTS):
-  """exp(scores - largest) and its sum over keys: weights before division."""
-  scores_HTS = _scores(query_HTK, key_HSK)
+def _exp_scores(query_HTK, key_HSK, mask_TS, bias_HTS, softcap):
+  """exp(scores - largest), its sum over keys, and the softcap's slope."""
+  scores_HTS, slope_HTS = _scores(query_HTK, key_HSK), None
+  if softcap is not None:
+    tanh_HTS = jnp.tanh(scores_HTS / softcap)
+    scores_HTS, slope_HTS = softcap * tanh_HTS, 1.0 - jnp.square(tanh_HTS)
   if bias_HTS is not None:
     scores_HTS += bias_HTS.astype(jnp.float32)
   scores_HTS += mask_TS[None]
   exp_HTS = jnp.exp(scores_HTS - jnp.max(scores_HTS, axis=-1, keepdims=True))
-  return exp_HTS, jnp.sum(exp_HTS, axis=-1, keepdims=True)
+  return exp_HTS, jnp.sum(exp_HTS, axis=-1, keepdims=True), slope_HTS
 
 
 def _each_example(example, zero, x):

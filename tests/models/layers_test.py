@@ -44,8 +44,11 @@ def test_dropout_shares_a_draw_along_the_length():
   assert layers.dropout(x_BTD, 0.5, None) is x_BTD
 
 
-def plain_attention(query, key, value, mask_BTS, bias_HTS):
-  scores = jnp.einsum("bthk,bshk->bhts", query, key) + bias_HTS[None]
+def plain_attention(query, key, value, mask_BTS, bias_HTS, softcap=None):
+  scores = jnp.einsum("bthk,bshk->bhts", query, key)
+  if softcap is not None:
+    scores = jnp.tanh(scores / softcap) * softcap
+  scores += bias_HTS[None]
   scores = jnp.where(mask_BTS[:, None], scores, attention.MASKED)
   return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores), value)
 
@@ -59,16 +62,21 @@ def attention_inputs():
   return arrays, mask_BTS, cotangent
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("cache", [0, 2**20], ids=["in turn", "at once"])
 def test_attention_and_its_gradient_are_those_of_the_plain_formula(
-  cache, monkeypatch
+  cache, softcap, monkeypatch
 ):
   monkeypatch.setattr(attention, "CPU_CACHE", cache)
   (query, key, value, bias), mask_BTS, cotangent = attention_inputs()
 
   def vjp(attend):
     out, pull = jax.vjp(
-      lambda q, k, v, b: attend(q, k, v, mask_BTS, b), query, key, value, bias
+      lambda q, k, v, b: attend(q, k, v, mask_BTS, b, softcap),
+      query,
+      key,
+      value,
+      bias,
     )
     return out, *pull(cotangent)
 
