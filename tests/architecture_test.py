@@ -15,6 +15,7 @@ ROOMS = {
   "data": {"tasks"},
   "training": {"models", "data"},
   "eval": {"models", "data"},
+  "convert": {"models", "data", "training"},
 }
 TENSORFLOW = ("tensorflow", "seqio", "tensorflow_datasets", "tensorflow_text")
 
