@@ -15,13 +15,17 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flan_jax.errors import UserError
+from flan_jax.data.slices import MAX_TRAIN_EXAMPLES as MAX_TRAIN_EXAMPLES
+from flan_jax.data.slices import Rows as Rows
+from flan_jax.data.slices import Splits
+from flan_jax.data.slices import first as first
+from flan_jax.data.slices import last as last
+from flan_jax.errors import SpecError
 
 # Wei et al., section 2.1 and 2.4: ten templates per dataset, "up to three"
-# turned around, at most 30k training examples, rates of at most 3k.
+# turned around, rates of at most 3k.
 NUM_TEMPLATES = 10
 MAX_TURNED_AROUND = 3
-MAX_TRAIN_EXAMPLES = 30_000
 MAX_RATE = 3_000
 
 # Fields a template may name besides the task's own inputs.
@@ -29,10 +33,6 @@ ANSWER, OPTIONS, TARGET = "answer", "options", "target"
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class SpecError(UserError):
-  """A task that is written wrongly; the message names the task and field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,115 +75,6 @@ class Jsonl:
   """JSON-lines files: a glob with `{split}` in it, one object a line."""
 
   pattern: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-  """Up to `count` rows at one end of a source split."""
-
-  split: str
-  count: int
-  end: str  # "first" or "last"
-
-
-def first(split: str, count: int) -> Rows:
-  """The first `count` rows of `split`: `first("validation", 200)`."""
-  return Rows(split, count, "first")
-
-
-def last(split: str, count: int) -> Rows:
-  """The last `count` rows of `split`: `last("train", 200)`.
-
-  Rows that are cut from the training split leave it: no row is in both.
-  """
-  return Rows(split, count, "last")
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-  """Our three splits in terms of the source's.
-
-  Wei et al., section 2.3 and appendix: development rows are taken from the
-  end of train, and the published validation split is the test split where the
-  test labels are hidden.
-
-  >>> bool_q = Splits(validation=last("train", 200), test="validation")
-  >>> bool_q.resolve({"train": 9427, "validation": 3270}, "boolq")
-  {'train': 'train[:9227]', 'validation': 'train[9227:9427]', \
-'test': 'validation[:3270]'}
-
-  A local copy may be smaller than the published dataset, so at most a quarter
-  of a split is cut from it (no published dataset reaches that bound):
-
-  >>> bool_q.resolve({"train": 24, "validation": 12}, "boolq")
-  {'train': 'train[:18]', 'validation': 'train[18:24]', \
-'test': 'validation[:12]'}
-  """
-
-  validation: str | Rows
-  test: str | Rows
-  train: str = "train"
-  max_train_examples: int = MAX_TRAIN_EXAMPLES
-
-  def resolve(self, sizes: Mapping[str, int], task: str) -> dict[str, str]:
-    """TFDS slices (absolute rows) for a copy whose splits have `sizes`.
-
-    Args:
-      sizes: source split -> number of rows.
-      task: the task's name, for messages.
-
-    Raises:
-      SpecError: a split is missing from `sizes`, or would be empty.
-    """
-    held = [
-      rows
-      for rows in (self.validation, self.test)
-      if isinstance(rows, Rows) and rows.split == self.train
-    ]
-    cut = {"first": 0, "last": 0}
-    for rows in held:
-      cut[rows.end] += self._count(rows, sizes, task)
-    if len(held) == 2 and held[0].end == held[1].end:
-      raise SpecError(
-        f"task {task!r}: validation and test are both cut from the"
-        f" {held[0].end} rows of {self.train!r}; take one from the other end."
-      )
-    out = {}
-    for ours in ("train", "validation", "test"):
-      theirs = getattr(self, ours)
-      if isinstance(theirs, Rows):
-        n = self._size(theirs.split, sizes, task)
-        k = self._count(theirs, sizes, task)
-        start, stop = (n - k, n) if theirs.end == "last" else (0, k)
-        name = theirs.split
-      else:
-        name, start = theirs, 0
-        stop = self._size(theirs, sizes, task)
-        if ours == "train":
-          start = cut["first"]
-          stop = min(stop - cut["last"], start + self.max_train_examples)
-      if stop <= start:
-        raise SpecError(
-          f"task {task!r}: split {ours!r} is empty: its source {name!r} has"
-          f" {sizes[name]} rows, {sum(cut.values())} of them held out."
-          " Prepare a copy with more rows."
-        )
-      out[ours] = f"{name}[{start or ''}:{stop}]"
-    return out
-
-  def _size(self, split: str, sizes: Mapping[str, int], task: str) -> int:
-    if split not in sizes:
-      raise SpecError(
-        f"task {task!r}: its source has no split {split!r}, only"
-        f" {', '.join(sorted(sizes)) or 'none'}."
-      )
-    return sizes[split]
-
-  def _count(self, rows: Rows, sizes: Mapping[str, int], task: str) -> int:
-    n = self._size(rows.split, sizes, task)
-    if rows.split != self.train:
-      return min(rows.count, n)
-    return min(rows.count, n // 4)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_sample_has_enough_rows(name, sample_data):
   task = catalogue.get(name)
   source = sources.source(task)
   sizes = source.sizes()
-  assert sizes[task.splits.train] >= TRAIN_ROWS
+  assert sizes[task.splits.train_split] >= TRAIN_ROWS
   assert source.rows("test") >= TEST_ROWS
   assert len(examples(name, "test", [0])) >= TEST_ROWS
   used = len(examples(name, "train", [0]))
