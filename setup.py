@@ -44,6 +44,8 @@ CORE = [
   "tensorboard>=2.20,<2.22",
   "rich>=13,<16",
   "rouge-score>=0.1.2,<0.2",
+  "sacrebleu>=2.4,<3",
+  "editdistance>=0.8,<0.9",
   "scipy>=1.14,<2",
   "scikit-learn>=1.5,<2",
 ]

@@ -9,35 +9,15 @@ Source: Wei et al., 2022 (arXiv 2109.01652), tables 1 and 2; for MeanF1 of
 three classes Wang et al., 2019 (SuperGLUE, arXiv 1905.00537), section 3.
 """
 
-import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from flan_jax.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-  """A metric and how to feed it.
-
-  Attributes:
-    name: as tasks write it.
-    function: (predictions, references) -> name -> value.
-    takes: `labels` (indices of choices), `numbers` (the choices' texts as
-      numbers) or `texts` (and, as references, a sequence of texts per row).
-    primary: the value that picks the best development template.
-    rows: optional: the values of `primary` row by row, where it is their
-      mean; intervals come from it.
-  """
-
-  name: str
-  function: Callable[[Sequence, Sequence], dict[str, float]]
-  takes: str
-  primary: str
-  rows: Callable[[Sequence, Sequence], np.ndarray] | None = None
+from flan_jax.eval import text_metrics
+from flan_jax.eval.metric import Metric, check, check_texts
 
 
 def accuracy(
@@ -66,7 +46,7 @@ def f1_binary(
   """
   from sklearn import metrics as sklearn_metrics
 
-  _check(predictions, labels)
+  check(predictions, labels)
   value = sklearn_metrics.f1_score(
     [int(label == 1) for label in labels],
     [int(p == 1) for p in predictions],
@@ -87,7 +67,7 @@ def mean_3class_f1(
   """
   from sklearn import metrics as sklearn_metrics
 
-  _check(predictions, labels)
+  check(predictions, labels)
   value = sklearn_metrics.f1_score(
     labels, predictions, labels=[0, 1, 2], average="macro", zero_division=0
   )
@@ -154,13 +134,7 @@ def _rouge_scorer():
 
 
 def _rouge_rows(predictions, references) -> dict[str, np.ndarray]:
-  _check(predictions, references)
-  for number, texts in enumerate(references):
-    if isinstance(texts, str) or not texts:
-      raise UserError(
-        f"rouge: row {number} has references {texts!r}; a non-empty sequence"
-        " of texts is needed."
-      )
+  check_texts("rouge", predictions, references)
   scored = [
     _rouge_scorer().score_multi([_sentences(t) for t in texts], _sentences(p))
     for p, texts in zip(predictions, references, strict=True)
@@ -175,29 +149,19 @@ def _sentences(text: str) -> str:
 
 
 def _right(predictions, labels) -> np.ndarray:
-  _check(predictions, labels)
+  check(predictions, labels)
   return 100.0 * (np.asarray(predictions) == np.asarray(labels))
 
 
 def _correlation(name: str, predictions, references) -> float:
   from scipy import stats
 
-  _check(predictions, references)
+  check(predictions, references)
   x = np.asarray(predictions, np.float64)
   y = np.asarray(references, np.float64)
   if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
     return 0.0
   return 100.0 * float(getattr(stats, name)(x, y).statistic)
-
-
-def _check(predictions, references):
-  if len(predictions) != len(references):
-    raise UserError(
-      f"{len(predictions)} predictions for {len(references)} references: they"
-      " belong to different datasets or one of them is cut off."
-    )
-  if len(predictions) == 0:
-    raise UserError("no rows to score: the split is empty after filtering.")
 
 
 METRICS: dict[str, Metric] = {
@@ -215,6 +179,7 @@ METRICS: dict[str, Metric] = {
       "rougeL",
       lambda p, r: _rouge_rows(p, r)["rougeL"],
     ),
+    *text_metrics.METRICS,
   )
 }
 
