@@ -40,3 +40,11 @@ EXCLUDED_TOGETHER: tuple[tuple[str, str], ...] = (
   ("reading_comprehension", "reading_comprehension_commonsense"),
   ("commonsense", "reading_comprehension_commonsense"),
 )
+
+
+def cluster_of(task: str) -> str | None:
+  """The cluster that lists `task`; None for a task of another project."""
+  for cluster, tasks in CLUSTERS.items():
+    if task in tasks:
+      return cluster
+  return None

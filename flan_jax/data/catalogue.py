@@ -4,6 +4,7 @@ Names in seqio's registry (registry-wide, so prefixed; seqio's pattern allows
 no slash):
   flan_rte               draws over its ten templates
   flan_rte_template_3    template 3 alone
+  flan_rte_templates_4, flan_rte_no_template, …   its other forms (forms.py)
   flan_holdout_nli_train, flan_holdout_nli_eval, flan_all_train, …   mixtures
 
 seqio's `metric_fns` stay empty: flan_jax scores with `eval/`, which ranks
@@ -17,6 +18,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import itertools
 import pathlib
 import textwrap
 import types
@@ -25,6 +27,7 @@ from collections.abc import Mapping
 import seqio
 
 from flan_jax.data import (
+  forms,
   pipeline,
   preprocessors,
   sources,
@@ -127,14 +130,13 @@ def cluster_of(name: str) -> str:
   return next(c for c, names in table.CLUSTERS.items() if name in names)
 
 
-def registered_name(name: str, template_index: int | None = None) -> str:
+def registered_name(name: str, form: forms.Form = forms.PLAIN) -> str:
   """What seqio knows a task as.
 
-  >>> registered_name("rte"), registered_name("rte", 3)
+  >>> registered_name("rte"), registered_name("rte", forms.get("template_3"))
   ('flan_rte', 'flan_rte_template_3')
   """
-  suffix = "" if template_index is None else f"_template_{template_index}"
-  return f"{PREFIX}{name}{suffix}"
+  return PREFIX + "_".join(filter(None, (name, form.name)))
 
 
 def of_seqio(task: seqio.Task) -> spec.Task | None:
@@ -142,12 +144,17 @@ def of_seqio(task: seqio.Task) -> spec.Task | None:
   return getattr(task, "flan_jax_task", None)
 
 
+def form_of(task: seqio.Task) -> forms.Form:
+  """The form in which one of seqio's tasks has our task."""
+  return task.flan_jax_form
+
+
 def seqio_task(
   task: spec.Task,
   vocabulary: seqio.Vocabulary,
   *,
   wrapper: template.Wrapper = template.PLAIN,
-  template_index: int | None = None,
+  form: forms.Form = forms.PLAIN,
 ) -> seqio.Task:
   """A task as seqio's, not registered: see `register`.
 
@@ -160,20 +167,18 @@ def seqio_task(
     "inputs": seqio.Feature(vocabulary, add_eos=wrapper.eos),
     "targets": seqio.Feature(vocabulary),
   }
-  chosen = range(spec.NUM_TEMPLATES)
-  if template_index is not None:
-    chosen = (template_index,)
   out = pipeline.RowTask(
-    registered_name(task.name, template_index),
+    registered_name(task.name, form),
     source=sources.source(task),
     output_features=features,
     preprocessors=[
       preprocessors.prepare_rows(task),
       seqio.CacheDatasetPlaceholder(required=False),
-      preprocessors.render_rows(task, chosen, wrapper),
+      preprocessors.render_rows(task, form.templates, wrapper),
     ],
   )
   out.flan_jax_task = task
+  out.flan_jax_form = form
   return out
 
 
@@ -211,15 +216,15 @@ def register(
   written: list[str] = []
   _registered.update(vocabulary=vocabulary, wrapper=wrapper, names=written)
   for task in load().values():
-    for index in (None, *range(spec.NUM_TEMPLATES)):
-      made = seqio_task(
-        task, vocabulary, wrapper=wrapper, template_index=index
-      )
+    for form in (forms.FORMS | forms.SINGLE).values():
+      made = seqio_task(task, vocabulary, wrapper=wrapper, form=form)
       _free(made.name)
       seqio.TaskRegistry.add_provider(made.name, made)
       written.append(made.name)
-  for split in splits.all_splits():
-    for name, mixture in mixtures.of_split(split).items():
+  for split, form in itertools.product(
+    splits.all_splits(), forms.FORMS.values()
+  ):
+    for name, mixture in mixtures.of_split(split, form).items():
       _free(name)
       seqio.MixtureRegistry.add_provider(name, mixture)
       written.append(name)

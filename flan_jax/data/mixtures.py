@@ -20,6 +20,7 @@ import seqio
 
 from flan_jax.data import (
   catalogue,
+  forms,
   preprocessors,
   sources,
   spec,
@@ -43,19 +44,21 @@ def rate(task: seqio.Task, maximum: int | None = None) -> float:
 train_rate = functools.partial(rate, maximum=spec.MAX_RATE)
 
 
-def of_split(split: Split) -> dict[str, seqio.Mixture]:
+def of_split(
+  split: Split, form: forms.Form = forms.PLAIN
+) -> dict[str, seqio.Mixture]:
   """The two mixtures of a split by name, of tasks that are registered."""
   pairs = (
-    (split.train_mixture, split.train, train_rate),
-    (split.eval_mixture, split.evaluation, rate),
+    ("train", split.train, train_rate),
+    ("eval", split.evaluation, rate),
   )
-  return {
-    name: seqio.Mixture(
-      name, [(catalogue.registered_name(t), how) for t in tasks]
-    )
-    for name, tasks, how in pairs
-    if tasks
-  }
+  out = {}
+  for which, tasks, how in pairs:
+    if tasks:
+      name = split.mixture(which, form.name)
+      parts = [(catalogue.registered_name(t, form), how) for t in tasks]
+      out[name] = seqio.Mixture(name, parts)
+  return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,7 +329,8 @@ def count(
       sums[2] += int(np.sum(kept_B & ~complete_B))
       if lengths and isinstance(ours.choices, spec.Features):
         used = preprocessors.gather(rows, used_B)
-        sums[3] += preprocessors.too_long(ours, encoder, used)
+        chosen = catalogue.form_of(task).templates
+        sums[3] += preprocessors.too_long(ours, encoder, used, chosen)
     out[task.name] = Counts(*sums)
   return out
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import spec, template, trimming
+from flan_jax.data import forms, spec, template, trimming
 
 # Rows in one call of a graph. Larger is hardly faster, and a mixture renders
 # this many of every task before its first example.
@@ -150,17 +150,23 @@ def apply(task, tables, encode, rows, row_template_B):
   return out, encoded.over_B
 
 
-def too_long(task: spec.Task, encoder: trimming.Encoder, rows) -> int:
+def too_long(
+  task: spec.Task,
+  encoder: trimming.Encoder,
+  rows,
+  templates: Sequence[int] = forms.PLAIN.templates,
+) -> int:
   """How many (row, template) pairs do not fit even without any field.
 
   `rows` is a batch of prepared rows, and only options that differ from row to
   row can make it more than 0.
   """
-  tables = template.tensors(template.tables(task))
+  tables = template.tensors(template.tables(task, templates))
   fields_BF = template.fields(task, rows).numpy()
   fields_BF[:, : len(task.inputs)] = b""
   count = 0
-  for index, shown in enumerate(task.templates):
+  for index, number in enumerate(templates):
+    shown = forms.template(task, number)
     if shown.shows_options or spec.ANSWER in shown.input_fields:
       drawn_B = tf.fill([len(fields_BF)], index)
       over_B = encoder.encode(tables, tf.constant(fields_BF), drawn_B).over_B

@@ -30,13 +30,13 @@ class Split:
   evaluation: tuple[str, ...]
   left_out: tuple[str, ...] = ()
 
-  @property
-  def train_mixture(self) -> str:
-    return f"flan_{self.name}_train"
+  def mixture(self, which: str, form: str = "") -> str:
+    """The name of a mixture of this split, in a form of `forms.FORMS`.
 
-  @property
-  def eval_mixture(self) -> str:
-    return f"flan_{self.name}_eval"
+    >>> Split("all", (), ()).mixture("train", "templates_4")
+    'flan_all_templates_4_train'
+    """
+    return "_".join(filter(None, ("flan", self.name, form, which)))
 
 
 def excluded(cluster: str) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from flan_jax.data import spec
+from flan_jax.data import forms, spec
 from flan_jax.errors import UserError
 
 Row = Mapping[str, Any]
@@ -123,13 +123,7 @@ def tables(
       " examples have a feature of that name. Taken are"
       f" {', '.join(sorted(RESERVED))}."
     )
-  for index in templates:
-    if not 0 <= index < spec.NUM_TEMPLATES:
-      raise UserError(
-        f"task {task.name!r}: there is no template {index}, only 0 to"
-        f" {spec.NUM_TEMPLATES - 1}."
-      )
-  chosen = [task.templates[i] for i in templates]
+  chosen = [forms.template(task, number) for number in templates]
   inputs = [
     wrapper.prefix + template.inputs + wrapper.suffix for template in chosen
   ]

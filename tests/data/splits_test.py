@@ -39,8 +39,8 @@ def test_exclusions_of_the_paper(held_out, also_dropped):
 
 
 def test_names():
-  names = {s.train_mixture for s in splits.all_splits()}
-  names |= {s.eval_mixture for s in splits.all_splits()}
+  names = {s.mixture("train") for s in splits.all_splits()}
+  names |= {s.mixture("eval") for s in splits.all_splits()}
   assert {
     "flan_holdout_nli_train",
     "flan_holdout_nli_eval",

@@ -89,8 +89,8 @@ def test_nli_training_has_no_nli_and_no_paraphrase_row_real(
 @pytest.mark.parametrize("split", splits.all_splits(), ids=lambda s: s.name)
 def test_mixtures_hold_what_the_split_says(registered, sample_data, split):
   for name, tasks in (
-    (split.train_mixture, split.train),
-    (split.eval_mixture, split.evaluation),
+    (split.mixture("train"), split.train),
+    (split.mixture("eval"), split.evaluation),
   ):
     resolved = mixtures.resolve(name)
     assert set(resolved.present) == {
