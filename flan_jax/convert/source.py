@@ -147,7 +147,7 @@ def _t5x():
 
 
 def _orbax():
-  from flan_jax.convert.t5x import OrbaxSource
+  from flan_jax.convert.orbax import OrbaxSource
 
   return OrbaxSource
 
