@@ -24,6 +24,17 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
   "paraphrase": ("mrpc", "paws", "qqp", "stsb"),
   "struct_to_text": ("common_gen", "dart", "e2e_nlg", "web_nlg"),
   "reading_comprehension_commonsense": ("cosmos_qa",),
+  "translation": (
+    "para_crawl_ende",
+    "para_crawl_enes",
+    "para_crawl_enfr",
+    "wmt16_translate_csen",
+    "wmt16_translate_deen",
+    "wmt16_translate_fien",
+    "wmt16_translate_roen",
+    "wmt16_translate_ruen",
+    "wmt16_translate_tren",
+  ),
   "misc": ("trec",),
   "summarization": ("ag_news", "gigaword", "samsum"),
 }

@@ -1,0 +1,1 @@
+"""Sentences from English into another language, and back."""

@@ -1,0 +1,18 @@
+"""WMT 2016: news between English and Czech (Bojar et al., 2016)."""
+
+import dataclasses
+
+from flan_jax.tasks.translation import wmt16_translate_deen
+
+from flan_jax.data.spec import tfds
+
+TASK = dataclasses.replace(
+  wmt16_translate_deen.TASK,
+  name="wmt16_translate_csen",
+  paper_name="WMT-16 EN/CS",
+  source=tfds("wmt16_translate/cs-en:1.0.0"),
+  target="cs",
+  templates=wmt16_translate_deen.templates("Czech"),
+  family=None,
+  notes=("TFDS needs CzEng 1.6pre, whose files are fetched by hand; flan_jax says so where they are missing.",),
+)
