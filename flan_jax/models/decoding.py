@@ -1,77 +1,241 @@
-"""Decoding with a cache of keys and values.
+"""Decoding with a cache of keys and values: greedy, sampling, beam search.
 
-B batch, S source, T target, V vocabulary.
+The same for both kinds of model. `decode` runs on the host; what it compiles,
+once per shape of inputs, model and `DecodeConfig`, is one program that reads
+the inputs and one that goes on until all rows have ended.
+
+B batch, K answers per input, S source, T target, V vocabulary.
 """
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from flan_jax.models import t5
+from flan_jax.errors import UserError
+from flan_jax.models import beam, sampling, stop_strings
+from flan_jax.models.decoding_config import DecodeConfig
+
+# Tokens between two looks at the text, where there are stop strings.
+LOOK_EVERY = 16
+
+Decode = Callable[[list[int]], str]
 
 
-def greedy(
-  model: t5.EncoderDecoder,
-  params: t5.Params,
-  encoder_input_tokens_BS: Int[Array, "B S"],
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """Answers to a batch of inputs.
+
+  Attributes:
+    tokens_BKT: int32, end id included, -1 after an answer's end. With stop
+      strings: up to the token that completes one.
+    scores_BK: nats, see `DecodeConfig.return_scores`; None: not asked for.
+    complete_BK: whether an answer ended by an end id or a stop string; one
+      that did not is cut at `max_decode_len`.
+  """
+
+  tokens_BKT: Int[np.ndarray, "B K T"]
+  scores_BK: Float[np.ndarray, "B K"] | None
+  complete_BK: np.ndarray
+
+
+def decode(
+  model: Any,
+  params: Any,
+  inputs_BS: Int[Array, "B S"],
+  config: DecodeConfig,
   *,
-  max_decode_len: int,
-  eos_id: int = 1,
-) -> Int[Array, "B T"]:
-  """The likeliest token at each step, until every row has ended.
+  seeds_B: Sequence[int] | None = None,
+  text: Decode | None = None,
+  name: Callable[[int], str] = "row {}".format,
+) -> Decoded:
+  """Decodes an answer, or several, to each input.
 
-  >>> decode = jax.jit(greedy, static_argnames=("model", "max_decode_len"))
-  >>> tokens_BT = decode(model, params, inputs_BS, max_decode_len=8)
+  >>> config = DecodeConfig("sample", max_decode_len=32, top_p=0.9,
+  ...                       end_ids=(1,))
+  >>> decode(model, params, inputs_BS, config).tokens_BKT.shape
   ... # doctest: +SKIP
+  (8, 1, 32)
 
-  The encoder runs once and each layer's keys and values of its output are made
-  once. The decoder starts from id 0.
+  What an input gets does not depend on the rows beside it or on its padding:
+  draws come from the input's own seed.
 
   Args:
-    encoder_input_tokens_BS: ids, padded with 0.
-    max_decode_len: T in tokens, EOS included.
-    eos_id: ends a row.
+    model: hashable; has `start_decoding`, `decode_step`, `take_rows`
+      (`models/t5.py`, `models/decoder.py`).
+    params: the model's parameters.
+    inputs_BS: ids, -1 after each row's end. A row of only -1 fills the batch:
+      nothing waits for it.
+    config: what to decode.
+    seeds_B: for draws, one per input, from 0 to 2^32 - 1; default: a checksum
+      of the input's tokens, so that equal inputs draw equal answers.
+    text: tokens to text; needed with stop strings and read for them alone.
+    name: what a message calls a row.
+
+  Raises:
+    UserError: options that do not fit the model or the call; logits that are
+      not finite, naming the row.
+  """
+  inputs_BS = np.asarray(inputs_BS, np.int32)
+  _check(model, config, seeds_B, text)
+  if config.strategy == "beam" and config.beam_size > 1:
+    tokens_BKT, scores_BK, finite_B = _beams(model, params, inputs_BS, config)
+    _check_finite(finite_B, name)
+    return _decoded(tokens_BKT, scores_BK, config)
+  return _rows(model, params, inputs_BS, config, seeds_B, text, name)
+
+
+def example_seeds(inputs_BS: Int[np.ndarray, "B S"]) -> list[int]:
+  """A number per input that depends on its tokens alone, not its padding.
+
+  >>> example_seeds(np.array([[5, 6, -1]])) == example_seeds(np.array([[5, 6]]))
+  True
+  """
+  rows = np.ascontiguousarray(inputs_BS, "<i4")
+  return [zlib.crc32(row[row >= 0].tobytes()) for row in rows]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def _start_rows(model, params, inputs_BS, keys_B, config):
+  return sampling.start(model, params, inputs_BS, keys_B, config)
+
+
+# The state's buffers become those of the next one: no second cache.
+@functools.partial(
+  jax.jit, static_argnames=("model", "config"), donate_argnames="state"
+)
+def _advance_rows(model, params, state, until, config):
+  return sampling.advance(model, params, state, until, config)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def _search(model, params, inputs_BS, config):
+  state = beam.start(model, params, inputs_BS, config)
+  state = beam.advance(model, params, state, config.max_decode_len, config)
+  return *beam.best(state, config.num_samples), state.finite_B
+
+
+@jax.jit
+def _keys(seed, seeds_B):
+  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), seeds_B)
+
+
+def _beams(model, params, inputs_BS, config):
+  results = _search(model, params, inputs_BS, config.compiled)
+  return tuple(map(np.asarray, results))
+
+
+def _rows(model, params, inputs_BS, config, seeds_B, text, name) -> Decoded:
+  """Greedy and sampled answers, each row on its own."""
+  keys_B, compiled = None, config.compiled
+  if config.strategy == "beam":  # of one: it follows the likeliest token
+    compiled = dataclasses.replace(
+      compiled, strategy="greedy", beam_size=None, length_penalty=None
+    )
+  if config.strategy == "sample":
+    seeds_B = example_seeds(inputs_BS) if seeds_B is None else seeds_B
+    keys_B = _keys(
+      np.uint32(config.seed or 0), np.asarray(seeds_B, np.uint32)
+    )
+  T = config.max_decode_len
+  state = _start_rows(model, params, inputs_BS, keys_B, compiled)
+  advance = functools.partial(_advance_rows, model, params, config=compiled)
+  if config.stop_strings:
+    state, lengths_R = _look_and_advance(state, advance, config, text)
+  else:
+    state = advance(state, until=jnp.int32(T))
+    lengths_R = None
+  _check_finite(
+    np.asarray(state.finite_R).reshape(len(inputs_BS), -1).all(1), name
+  )
+  shape = len(inputs_BS), config.num_samples
+  tokens_RT = np.array(state.tokens_RT)
+  kept_RT = tokens_RT >= 0
+  if lengths_R is not None:
+    kept_RT &= np.arange(T) < lengths_R[:, None]
+    tokens_RT[~kept_RT] = -1
+  scores_BK = None
+  if config.return_scores:
+    log_probs_RT = np.asarray(state.log_probs_RT)
+    scores_BK = (log_probs_RT * kept_RT).sum(1).reshape(shape)
+  decoded = _decoded(tokens_RT.reshape(*shape, T), scores_BK, config)
+  if lengths_R is not None:
+    stopped_BK = (lengths_R <= T).reshape(shape)
+    decoded = dataclasses.replace(
+      decoded, complete_BK=decoded.complete_BK | stopped_BK
+    )
+  if config.strategy == "beam" and config.return_scores:
+    length_BK = (decoded.tokens_BKT >= 0).sum(-1)
+    divisor_BK = np.where(
+      decoded.complete_BK, beam.penalty(length_BK, config), 1.0
+    )
+    decoded = dataclasses.replace(
+      decoded, scores_BK=(scores_BK / divisor_BK).astype(np.float32)
+    )
+  return decoded
+
+
+def _look_and_advance(state, advance, config, text):
+  """Decodes some tokens at a time and ends rows whose text has a stop string.
 
   Returns:
-    ids with EOS, zeros after it. A row that has not ended has no EOS.
+    The last state and how many tokens of each row count; T + 1: all.
   """
-  B = encoder_input_tokens_BS.shape[0]
-  encoded = model.encode(params, encoder_input_tokens_BS)
-  variables = {"params": params}
-
-  def write(tokens_BT, ended_B, logits_BV, index):
-    token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    token_B = jnp.where(ended_B, 0, token_B)
-    tokens_BT = jax.lax.dynamic_update_slice(
-      tokens_BT, token_B[:, None], (0, index)
+  T = config.max_decode_len
+  lengths_R = np.full(state.ended_R.shape, T + 1)
+  while True:
+    index = int(state.index)
+    tokens_RT, ended_R = np.asarray(state.tokens_RT), np.array(state.ended_R)
+    for row, tokens_T in enumerate(tokens_RT):
+      if lengths_R[row] <= T:
+        continue
+      said = [int(t) for t in tokens_T if t >= 0]
+      if said and said[-1] in config.end_ids:
+        said.pop()
+      needed = stop_strings.tokens_needed(said, config.stop_strings, text)
+      if needed is not None:
+        lengths_R[row], ended_R[row] = needed, True
+    if index >= T or ended_R.all():
+      return state, lengths_R
+    state = advance(
+      state._replace(ended_R=jnp.asarray(ended_R)),
+      until=jnp.int32(min(index + LOOK_EVERY, T)),
     )
-    return tokens_BT, ended_B | (token_B == eos_id)
 
-  def unfinished(state):
-    index, _, ended_B, _ = state
-    return (index < max_decode_len) & ~jnp.all(ended_B)
 
-  def step(state):
-    index, tokens_BT, ended_B, caches = state
-    token_B1 = jax.lax.dynamic_slice_in_dim(tokens_BT, index - 1, 1, axis=1)
-    logits_BV, caches = model.module.apply(
-      variables, encoded, token_B1, caches, index, method="decode_step"
+def _decoded(tokens_BKT, scores_BK, config) -> Decoded:
+  complete_BK = np.isin(tokens_BKT, config.end_ids).any(-1)
+  if not config.return_scores:
+    scores_BK = None
+  return Decoded(tokens_BKT, scores_BK, complete_BK)
+
+
+def _check(model, config, seeds_B, text):
+  config.check_vocabulary(model.config.vocab_size)
+  if config.stop_strings and text is None:
+    raise UserError(
+      f"decode: stop_strings = {config.stop_strings!r} need text=, which turns"
+      " tokens into text."
     )
-    tokens_BT, ended_B = write(tokens_BT, ended_B, logits_BV, index)
-    return index + 1, tokens_BT, ended_B, caches
+  if seeds_B is not None and config.strategy != "sample":
+    raise UserError(
+      f"decode: seeds_B has no effect with strategy {config.strategy!r}; leave"
+      " it out or use strategy 'sample'."
+    )
 
-  logits_BV, caches = model.module.apply(
-    variables,
-    encoded,
-    jnp.zeros((B, 1), jnp.int32),
-    max_decode_len,
-    method="start_decoding",
-  )
-  tokens_BT, ended_B = write(
-    jnp.zeros((B, max_decode_len), jnp.int32),
-    jnp.zeros((B,), bool),
-    logits_BV,
-    0,
-  )
-  state = (jnp.int32(1), tokens_BT, ended_B, caches)
-  return jax.lax.while_loop(unfinished, step, state)[1]
+
+def _check_finite(finite_B, name):
+  rows = np.flatnonzero(~finite_B)
+  if len(rows):
+    named = ", ".join(name(int(r)) for r in rows[:4])
+    more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+    raise UserError(
+      f"{named}{more}: logits are not finite; the parameters or the input are"
+      " not. Use an earlier checkpoint."
+    )

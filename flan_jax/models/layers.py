@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "silu": nn.silu,
 }
 
-_fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in")
+fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in")
 
 
 def dropout(
@@ -70,14 +70,35 @@ class RMSNorm(nn.Module):
 
   dtype: Dtype = jnp.float32
   epsilon: float = 1e-6
+  one_plus: bool = False  # multiplies by 1 + scale, in float32 (Gemma)
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
-    scale_D = self.param("scale", nn.initializers.ones, x.shape[-1:])
+    init = nn.initializers.zeros if self.one_plus else nn.initializers.ones
+    scale_D = self.param("scale", init, x.shape[-1:])
     x = x.astype(jnp.float32)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     y = x * jax.lax.rsqrt(variance + self.epsilon)
+    if self.one_plus:
+      return (y * (1.0 + scale_D)).astype(self.dtype)
     return y.astype(self.dtype) * scale_D.astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+  """To mean 0 and variance 1, without parameters; statistics in float32.
+
+  Groeneveld et al. 2024 (arXiv:2402.00838), section 2.1.
+  """
+
+  dtype: Dtype = jnp.float32
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+    x = x.astype(jnp.float32)
+    x -= jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return (x * jax.lax.rsqrt(variance + self.epsilon)).astype(self.dtype)
 
 
 @jax.custom_vjp
@@ -113,41 +134,51 @@ project.defvjp(_project_fwd, _project_bwd)
 
 
 class Dense(nn.Module):
-  """x @ kernel, no bias, as in all of T5."""
+  """x @ kernel; + bias where a model has one (T5 has none)."""
 
   features: int
   dtype: Dtype = jnp.float32
-  kernel_init: nn.initializers.Initializer = _fan_in("truncated_normal")
+  kernel_init: nn.initializers.Initializer = fan_in("truncated_normal")
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b f"]:
     shape = (x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
-    return project(x.astype(self.dtype), kernel.astype(self.dtype))
+    y = project(x.astype(self.dtype), kernel.astype(self.dtype))
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,))
+      y += bias.astype(self.dtype)
+    return y
+
+
+class Kernel(nn.Module):
+  """The matrix of a head, made here and multiplied by `head.Head`."""
+
+  features: int
+  vocab_size: int
+
+  @nn.compact
+  def __call__(self) -> Float[Array, "D V"]:
+    init = fan_in("truncated_normal")
+    return self.param("kernel", init, (self.features, self.vocab_size))
 
 
 class Embedding(nn.Module):
-  """Token vectors by lookup; `attend` is a tied head."""
+  """Token vectors by lookup."""
 
   vocab_size: int
   features: int
   dtype: Dtype = jnp.float32
+  stddev: float = 1.0
 
-  def setup(self):
-    self.embedding = self.param(
-      "embedding",
-      nn.initializers.normal(1.0),
-      (self.vocab_size, self.features),
-    )
-
+  @nn.compact
   def __call__(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b D"]:
+    shape = (self.vocab_size, self.features)
+    init = nn.initializers.normal(self.stddev)
+    embedding = self.param("embedding", init, shape)
     # An id outside the table gives NaN rather than another token's vector.
-    return jnp.take(self.embedding, tokens, axis=0, mode="fill").astype(
-      self.dtype
-    )
-
-  def attend(self, x: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-    return x.astype(jnp.float32) @ self.embedding.T
+    return jnp.take(embedding, tokens, axis=0, mode="fill").astype(self.dtype)
 
 
 class Mlp(nn.Module):
@@ -161,17 +192,19 @@ class Mlp(nn.Module):
   activations: tuple[str, ...]
   dropout_rate: float
   dtype: Dtype = jnp.float32
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    dense = functools.partial(Dense, dtype=self.dtype, use_bias=self.use_bias)
     hidden = []
     for i, name in enumerate(self.activations):
       kernel = "wi" if len(self.activations) == 1 else f"wi_{i}"
-      h_BTF = Dense(self.features, self.dtype, name=kernel)(x_BTD)
+      h_BTF = dense(self.features, name=kernel)(x_BTD)
       hidden.append(ACTIVATIONS[name](h_BTF))
     h_BTF = functools.reduce(operator.mul, hidden)
     h_BTF = Dropout(self.dropout_rate)(h_BTF)
-    return Dense(x_BTD.shape[-1], self.dtype, name="wo")(h_BTF)
+    return dense(x_BTD.shape[-1], name="wo")(h_BTF)
 
 
 def relative_bucket(
@@ -222,18 +255,27 @@ class RelativePositionBias(nn.Module):
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, T: int, S: int) -> Float[Array, "H T S"]:
+  def __call__(
+    self, query_T: Int[Array, " T"], key_S: Int[np.ndarray, " S"]
+  ) -> Float[Array, "H T S"]:
     table_HN = self.param(
       "rel_embedding",
       nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
       (self.num_heads, self.num_buckets),
     )
-    bucket_TS = relative_bucket(
-      np.arange(S)[None, :] - np.arange(T)[:, None],
+    bucket = functools.partial(
+      relative_bucket,
       bidirectional=self.bidirectional,
       num_buckets=self.num_buckets,
       max_distance=self.max_distance,
     )
+    if isinstance(query_T, np.ndarray):
+      bucket_TS = bucket(key_S[None, :] - query_T[:, None])
+    else:
+      # While decoding, the query's index is known on the device alone.
+      most = int(key_S.max())
+      of_distance = jnp.asarray(bucket(np.arange(-most, most + 1)))
+      bucket_TS = of_distance[key_S[None, :] - query_T[:, None] + most]
     # A product with a one-hot: its gradient is a product too, where a gather's
     # would be a scatter of T * S terms into 32 cells.
     one_hot_NTS = jnp.arange(self.num_buckets)[:, None, None] == bucket_TS
@@ -261,7 +303,7 @@ class Attention(nn.Module):
       return Dense(features, self.dtype, init)
 
     width = self.num_heads * self.head_dim
-    init = _fan_in("normal")
+    init = fan_in("normal")
     scale = 1.0 / math.sqrt(self.head_dim)
     self.query = dense(width, lambda *args: init(*args) * scale)
     self.key = dense(width, init)

@@ -9,12 +9,16 @@ B batch, S source, T target, D model, V vocabulary, C choices, N layers.
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flan_jax.models.t5_network import T5, Batch, Encoded, Params, T5Config
+from flan_jax.models import stack
+from flan_jax.models.head import Head
+from flan_jax.models.stack import Params
+from flan_jax.models.t5_network import T5, Batch, Cache, Encoded, T5Config
 
 BATCH_FEATURES = (
   "encoder_input_tokens",
@@ -41,6 +45,7 @@ class EncoderDecoder:
   """
 
   config: T5Config
+  kind: ClassVar[str] = "encoder_decoder"
 
   @functools.cached_property
   def module(self) -> T5:
@@ -62,21 +67,33 @@ class EncoderDecoder:
     }
     return jax.jit(self.module.init)({"params": rng}, batch)["params"]
 
+  def hidden(
+    self, params: Params, batch: Batch, *, dropout_rng: Array | None = None
+  ) -> Float[Array, "B T D"]:
+    """What the head multiplies; dropout if and only if there is a key.
+
+    In the type of activations, or float32 where it has been rescaled (v1.0).
+    """
+    rngs = None if dropout_rng is None else {"dropout": dropout_rng}
+    tokens = {k: v for k, v in batch.items() if k in BATCH_FEATURES}
+    return self._apply(params, tokens, rngs=rngs)
+
+  def head(self, params: Params) -> Head:
+    """The head's matrix: its own, or the embedding (v1.0)."""
+    if self.config.logits_via_embedding:
+      return Head(params["token_embedder"]["embedding"], tied=True)
+    return Head(params["decoder"]["logits_dense"]["kernel"])
+
   def logits(
     self, params: Params, batch: Batch, *, dropout_rng: Array | None = None
   ) -> Float[Array, "B T V"]:
     """Teacher-forced logits, float32; dropout if and only if there is a key."""
-    rngs = None if dropout_rng is None else {"dropout": dropout_rng}
-    tokens = {k: v for k, v in batch.items() if k in BATCH_FEATURES}
-    return self.module.apply({"params": params}, tokens, rngs=rngs)
+    hidden_BTD = self.hidden(params, batch, dropout_rng=dropout_rng)
+    return self.head(params).logits(hidden_BTD)
 
-  def encode(
-    self, params: Params, encoder_input_tokens_BS: Int[Array, "B S"]
-  ) -> Encoded:
-    """The encoder alone, for `score` and `decoding.greedy`."""
-    return self.module.apply(
-      {"params": params}, encoder_input_tokens_BS, method="encode"
-    )
+  def encode(self, params: Params, inputs_BS: Int[Array, "B S"]) -> Encoded:
+    """The encoder alone, for `score`. Padding of the inputs is -1 or 0."""
+    return self._apply(params, inputs_BS, method="encode")
 
   def score(
     self, params: Params, encoded: Encoded, choices_BCT: Int[Array, "B C T"]
@@ -88,15 +105,15 @@ class EncoderDecoder:
 
     Args:
       encoded: of B examples, from `encode`.
-      choices_BCT: token ids with EOS, padded with 0. A choice that is all
-        padding scores 0 everywhere.
+      choices_BCT: token ids with EOS, padded with -1 or 0. A choice that is
+        all padding scores 0 everywhere.
     """
     B, C, T = choices_BCT.shape
     targets_BT = choices_BCT.reshape(B, C * T)
     inputs_BCT = jnp.pad(choices_BCT[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
     segments_1T = jnp.repeat(jnp.arange(1, C + 1), T)[None]
-    logits_BTV = self.module.apply(
-      {"params": params},
+    hidden_BTD = self._apply(
+      params,
       encoded,
       inputs_BCT.reshape(B, C * T),
       targets_BT,
@@ -104,9 +121,50 @@ class EncoderDecoder:
       segments_1T,
       method="decode",
     )
-    picked_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)
-    log_prob_BT = picked_BT[..., 0] - jax.nn.logsumexp(logits_BTV, axis=-1)
+    log_prob_BT = self.head(params).log_prob(hidden_BTD, targets_BT)
     return jnp.where(targets_BT > 0, log_prob_BT, 0.0).reshape(B, C, T)
+
+  def start_decoding(
+    self, params: Params, inputs_BS: Int[Array, "B S"], cache_length: int
+  ) -> tuple[Float[Array, "B V"], Cache]:
+    """Logits of the first token after the inputs, and a cache to go on with.
+
+    The encoder runs once and each layer's keys and values of its output are
+    made once. The decoder starts from id 0, as T5X's does.
+
+    Args:
+      inputs_BS: token ids, padded on the right with -1 or 0.
+      cache_length: how many new tokens the cache has room for.
+    """
+    encoded = self.encode(params, inputs_BS)
+    hidden_BD, cache = self._apply(
+      params, encoded, cache_length, method="start_decoding"
+    )
+    return self.head(params).logits(hidden_BD), cache
+
+  def decode_step(
+    self,
+    params: Params,
+    token_B: Int[Array, " B"],
+    cache: Cache,
+    index: Int[Array, ""] | int,
+  ) -> tuple[Float[Array, "B V"], Cache]:
+    """Logits after one more token of each row, and the cache with it.
+
+    Args:
+      index: how many new tokens the cache holds: 0 at the first call.
+    """
+    hidden_BD, cache = self._apply(
+      params, token_B, cache, index + 1, method="decode_step"
+    )
+    return self.head(params).logits(hidden_BD), cache
+
+  def take_rows(self, cache: Cache, rows: Int[Array, " R"]) -> Cache:
+    """The cache of some rows, in another order or more than once."""
+    return stack.take_rows(cache, rows, scanned=self.config.scan_layers)
+
+  def _apply(self, params, *args, **fields):
+    return self.module.apply({"params": params}, *args, **fields)
 
   def model_flops(self, batch_shapes: Mapping[str, tuple[int, ...]]) -> float:
     """Floating-point operations of one training step: 3 x forward matmuls.
@@ -138,30 +196,3 @@ class EncoderDecoder:
     head = T * 2 * c.emb_dim * c.vocab_size
     forward = c.num_encoder_layers * encoder + c.num_decoder_layers * decoder
     return 3.0 * B * (forward + head)
-
-
-def stack_layers(params: Params) -> Params:
-  """`layers_0`, `layers_1`, ... of either side -> `layers` with a first axis N.
-
-  The form `scan_layers` wants; `unstack_layers` is the inverse.
-  """
-  out = dict(params)
-  for side in ("encoder", "decoder"):
-    part = dict(params[side])
-    count = sum(name.startswith("layers_") for name in part)
-    each = [part.pop(f"layers_{i}") for i in range(count)]
-    part["layers"] = jax.tree.map(lambda *x: jnp.stack(x), *each)
-    out[side] = part
-  return out
-
-
-def unstack_layers(params: Params) -> Params:
-  """The inverse of `stack_layers`: T5X's names, one tree per layer."""
-  out = dict(params)
-  for side in ("encoder", "decoder"):
-    part = dict(params[side])
-    stacked = part.pop("layers")
-    for i in range(jax.tree.leaves(stacked)[0].shape[0]):
-      part[f"layers_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
-    out[side] = part
-  return out

@@ -1,4 +1,4 @@
-"""T5's network: its sizes, its two stacks and its head, as T5X computes them.
+"""T5's network: its sizes and its two stacks, as T5X computes them.
 
 Raffel et al. 2020 (arXiv:1910.10683) section 2.1; v1.1 has the gated GELU of
 Shazeer 2020 (arXiv:2002.05202) and a head of its own. Parameter names and
@@ -11,25 +11,20 @@ V vocabulary, C choices, N layers.
 import dataclasses
 import difflib
 import functools
+import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from flan_jax.errors import UserError
-from flan_jax.models import layers
+from flan_jax.models import layers, stack
 
-Params = Mapping[str, Any]
 Batch = Mapping[str, Array]
-
-REMAT_POLICIES = {
-  "none": None,
-  "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +76,7 @@ class T5Config:
         )
     for name in self.mlp_activations:
       _one_of("mlp_activations", name, layers.ACTIVATIONS)
-    _one_of("remat_policy", self.remat_policy, REMAT_POLICIES)
+    _one_of("remat_policy", self.remat_policy, stack.REMAT_POLICIES)
     _one_of("dtype", self.dtype, ("float32", "bfloat16"))
     if not 0.0 <= self.dropout_rate < 1.0:
       raise UserError(
@@ -105,6 +100,13 @@ class LayerCache(NamedTuple):
   self_value_BTHK: Array
   cross_key_BSHK: Array
   cross_value_BSHK: Array
+
+
+class Cache(NamedTuple):
+  """What `decode_step` reads and writes: a list of layers, or stacked."""
+
+  layers: list[LayerCache] | LayerCache
+  mask_BS: Bool[Array, "B S"]
 
 
 class Encoded(NamedTuple):
@@ -200,42 +202,6 @@ class DecoderLayer(nn.Module):
     return x_BTD, cache
 
 
-def _run_layers(layer, config, count, x, caches, *shared, **fields):
-  """`count` layers in the scope of the module that calls; scanned or not.
-
-  Args:
-    layer: EncoderLayer or DecoderLayer.
-    x: the activations, passed from layer to layer.
-    caches: one per layer (stacked when scanned) or None.
-    *shared: what every layer gets.
-
-  Returns:
-    activations and the new caches.
-  """
-  if config.remat_policy != "none":
-    layer = nn.remat(
-      layer,
-      policy=REMAT_POLICIES[config.remat_policy],
-      prevent_cse=not config.scan_layers,
-    )
-  if config.scan_layers:
-    scanned = nn.scan(
-      layer,
-      variable_axes={"params": 0},
-      split_rngs={"params": True, "dropout": True},
-      in_axes=(0, *[nn.broadcast] * len(shared)),
-      length=count,
-    )
-    return scanned(config, **fields, name="layers")(x, caches, *shared)
-  out = []
-  for i in range(count):
-    cache = None if caches is None else caches[i]
-    module = layer(config, **fields, name=f"layers_{i}")
-    x, cache = module(x, cache, *shared)
-    out.append(cache)
-  return x, out
-
-
 def _relative_bias(config: T5Config, bidirectional: bool):
   return layers.RelativePositionBias(
     config.num_heads,
@@ -254,8 +220,9 @@ class Encoder(nn.Module):
   def __call__(self, x_BSD, mask_BSS):
     c, S = self.config, x_BSD.shape[1]
     x_BSD = layers.Dropout(c.dropout_rate)(x_BSD)
-    bias_HSS = _relative_bias(c, bidirectional=True)(S, S)
-    x_BSD, _ = _run_layers(
+    index_S = np.arange(S)
+    bias_HSS = _relative_bias(c, bidirectional=True)(index_S, index_S)
+    x_BSD, _ = stack.run_layers(
       EncoderLayer, c, c.num_encoder_layers, x_BSD, None, mask_BSS, bias_HSS
     )
     x_BSD = layers.RMSNorm(c.dtype, name="encoder_norm")(x_BSD)
@@ -264,7 +231,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """The decoder's stack on embedded tokens, and the head if it has its own."""
+  """The decoder's stack on embedded tokens: what the head multiplies."""
 
   config: T5Config
 
@@ -282,15 +249,10 @@ class Decoder(nn.Module):
   ):
     c, T = self.config, x_BTD.shape[1]
     x_BTD = layers.Dropout(c.dropout_rate)(x_BTD)
-    relative_bias = _relative_bias(c, bidirectional=False)
-    if caches is None:
-      bias_HTS = relative_bias(T, T)
-    else:
-      length = self_mask.shape[-1]
-      bias_HTS = jax.lax.dynamic_slice_in_dim(
-        relative_bias(length, length), index, 1, axis=1
-      )
-    x_BTD, caches = _run_layers(
+    index_S = np.arange(self_mask.shape[-1])
+    index_T = np.arange(T) if index is None else jnp.asarray(index)[None]
+    bias_HTS = _relative_bias(c, bidirectional=False)(index_T, index_S)
+    x_BTD, caches = stack.run_layers(
       DecoderLayer,
       c,
       c.num_decoder_layers,
@@ -301,13 +263,13 @@ class Decoder(nn.Module):
       cross_mask,
       bias_HTS,
       index,
-      cache_length=cache_length,
+      fields=[{"cache_length": cache_length}] * c.num_decoder_layers,
     )
     x_BTD = layers.RMSNorm(c.dtype, name="decoder_norm")(x_BTD)
     x_BTD = layers.Dropout(c.dropout_rate)(x_BTD)
-    if not c.logits_via_embedding:
-      head = layers.Dense(c.vocab_size, jnp.float32, name="logits_dense")
-      return head(x_BTD), caches
+    if c.logits_via_embedding:
+      return x_BTD.astype(jnp.float32) / math.sqrt(c.emb_dim), caches
+    layers.Kernel(c.emb_dim, c.vocab_size, name="logits_dense")()
     return x_BTD, caches
 
 
@@ -326,8 +288,9 @@ class T5(nn.Module):
     mask_BSS = layers.attention_mask(
       tokens_BS, tokens_BS, segment_ids_BS, segment_ids_BS
     )
-    hidden_BSD = self.encoder(self.token_embedder(tokens_BS), mask_BSS)
-    return Encoded(hidden_BSD, tokens_BS > 0)
+    # Padding may be -1 too, which is no row of the embedding.
+    x_BSD = self.token_embedder(jnp.maximum(tokens_BS, 0))
+    return Encoded(self.encoder(x_BSD, mask_BSS), tokens_BS > 0)
 
   def decode(
     self,
@@ -336,8 +299,8 @@ class T5(nn.Module):
     target_tokens_BT,
     encoder_segment_ids_BS=None,
     decoder_segment_ids_BT=None,
-  ) -> Float[Array, "B T V"]:
-    """Teacher-forced logits. Targets are read for their padding alone."""
+  ) -> Float[Array, "B T D"]:
+    """What the head multiplies. Targets are read for their padding alone."""
     self_mask = layers.attention_mask(
       target_tokens_BT,
       target_tokens_BT,
@@ -351,41 +314,38 @@ class T5(nn.Module):
       decoder_segment_ids_BT,
       encoder_segment_ids_BS,
     )
-    x_BTD = self.token_embedder(input_tokens_BT)
-    x, _ = self.decoder(x_BTD, encoded.hidden_BSD, self_mask, cross_mask)
-    return self._head(x)
+    x_BTD = self.token_embedder(jnp.maximum(input_tokens_BT, 0))
+    x_BTD, _ = self.decoder(x_BTD, encoded.hidden_BSD, self_mask, cross_mask)
+    return x_BTD
 
-  def start_decoding(self, encoded: Encoded, tokens_B1, cache_length: int):
-    """Logits after the first token, and a cache of `cache_length` tokens."""
-    x, caches = self.decoder(
-      self.token_embedder(tokens_B1),
+  def start_decoding(self, encoded: Encoded, cache_length: int):
+    """Hidden states after id 0, and a cache with room for more tokens."""
+    B = encoded.mask_BS.shape[0]
+    x_B1D, caches = self.decoder(
+      self.token_embedder(jnp.zeros((B, 1), jnp.int32)),
       encoded.hidden_BSD,
       jnp.ones((1, 1, 1), bool),
       encoded.mask_BS[:, None],
-      cache_length=cache_length,
+      cache_length=1 + cache_length,
     )
-    return self._head(x)[:, 0], caches
+    return x_B1D[:, 0], Cache(caches, encoded.mask_BS)
 
-  def decode_step(self, encoded: Encoded, tokens_B1, caches, index):
-    """Logits after the token at position `index`, and the caches with it."""
+  def decode_step(self, token_B, cache: Cache, index):
+    """Hidden states after the token at position `index`; the cache with it."""
+    caches = cache.layers
     first = caches if self.config.scan_layers else caches[0]
     length = first.self_key_BTHK.shape[-3]
-    x, caches = self.decoder(
-      self.token_embedder(tokens_B1),
-      encoded.hidden_BSD,
+    x_B1D, caches = self.decoder(
+      self.token_embedder(token_B[:, None]),
+      None,
       (jnp.arange(length) <= index)[None, None],
-      encoded.mask_BS[:, None],
+      cache.mask_BS[:, None],
       caches=caches,
       index=index,
     )
-    return self._head(x)[:, 0], caches
+    return x_B1D[:, 0], cache._replace(layers=caches)
 
-  def _head(self, x):
-    if not self.config.logits_via_embedding:
-      return x
-    return self.token_embedder.attend(x) / jnp.sqrt(self.config.emb_dim)
-
-  def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
+  def __call__(self, batch: Batch) -> Float[Array, "B T D"]:
     encoded = self.encode(
       batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
     )

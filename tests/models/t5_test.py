@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.models import t5, t5_network
+from flan_jax.models import stack, t5
 from flan_jax.training import loss
 from tests.models import fixtures
 
@@ -123,7 +123,7 @@ def test_score_is_the_log_softmax_of_logits_choice_by_choice():
   assert not scores_BCT[0, 3].any()
 
 
-@pytest.mark.parametrize("policy", t5_network.REMAT_POLICIES)
+@pytest.mark.parametrize("policy", stack.REMAT_POLICIES)
 @pytest.mark.parametrize("scan", [False, True])
 def test_scan_and_remat_change_neither_logits_nor_gradients(scan, policy):
   plain, params, arrays = fixtures.golden()
@@ -133,7 +133,7 @@ def test_scan_and_remat_change_neither_logits_nor_gradients(scan, policy):
   model = t5.EncoderDecoder(config)
   batch = fixtures.batch_of(arrays)
   weights_BT = batch["decoder_target_tokens"] > 0
-  stacked = t5.stack_layers(params) if scan else params
+  stacked = stack.stack_layers(params) if scan else params
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, stacked)
 
@@ -142,14 +142,14 @@ def test_scan_and_remat_change_neither_logits_nor_gradients(scan, policy):
   assert fixtures.relative_error(logits_BTV, expected_BTV) < 1e-5
   _, grads = gradient(stacked, model, batch, weights_BT)
   _, expected = gradient(params, plain, batch, weights_BT)
-  grads = fixtures.flatten(t5.unstack_layers(grads) if scan else grads)
+  grads = fixtures.flatten(stack.unstack_layers(grads) if scan else grads)
   for name, value in fixtures.flatten(expected).items():
     assert fixtures.relative_error(grads[name], value) < 1e-5, name
 
 
 def test_unstacking_is_the_inverse_of_stacking():
   _, params, _ = fixtures.golden()
-  again = t5.unstack_layers(t5.stack_layers(params))
+  again = stack.unstack_layers(stack.stack_layers(params))
   assert fixtures.flatten(again).keys() == fixtures.flatten(params).keys()
   jax.tree.map(np.testing.assert_array_equal, again, params)
 
