@@ -42,6 +42,11 @@ def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
       f" ({str(e).splitlines()[0] if str(e) else type(e).__name__}). Copy it"
       " again."
     ) from e
+  if reader.byte_order == "S":
+    raise UserError(
+      f"{path} was written for the other byte order; convert it with"
+      " `gguf-convert-endian`."
+    )
   parts = metadata(reader, "split.count", 1)
   if parts > 1:
     number = metadata(reader, "split.no", 0) + 1
