@@ -167,14 +167,21 @@ def seqio_task(
     "inputs": seqio.Feature(vocabulary, add_eos=wrapper.eos),
     "targets": seqio.Feature(vocabulary),
   }
+  source = sources.source(task)
   out = pipeline.RowTask(
     registered_name(task.name, form),
-    source=sources.source(task),
+    source=source,
     output_features=features,
     preprocessors=[
       preprocessors.prepare_rows(task),
       seqio.CacheDatasetPlaceholder(required=False),
-      preprocessors.render_rows(task, form.templates, wrapper),
+      preprocessors.render_rows(
+        task,
+        form.of(task),
+        wrapper,
+        shots=form.shots,
+        train=functools.partial(source.get_dataset, "train"),
+      ),
     ],
   )
   out.flan_jax_task = task

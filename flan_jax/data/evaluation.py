@@ -15,7 +15,15 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import preprocessors, sources, spec, template, trimming
+from flan_jax.data import (
+  few_shot,
+  forms,
+  preprocessors,
+  sources,
+  spec,
+  template,
+  trimming,
+)
 from flan_jax.errors import UserError
 
 
@@ -36,6 +44,7 @@ class EvalExample:
     targets: tokens with EOS, int32 [T'].
     targets_text: what they were made from.
     references: all accepted answers.
+    shots: exemplars that stand before the prompt, of those asked for.
   """
 
   task: str
@@ -49,6 +58,7 @@ class EvalExample:
   targets: np.ndarray
   targets_text: str
   references: tuple[str, ...]
+  shots: int = 0
 
 
 def evaluation_examples(
@@ -60,6 +70,7 @@ def evaluation_examples(
   templates: Sequence[int] = range(spec.NUM_TEMPLATES),
   max_examples: int | None = None,
   wrapper: template.Wrapper = template.PLAIN,
+  shots: int = 0,
 ) -> list[EvalExample]:
   """Rows of `split` under each of `templates`; row by row, then by template.
 
@@ -76,6 +87,8 @@ def evaluation_examples(
     templates: which; the result of `task.rankable_templates`, for example.
     max_examples: at most this many rows, the first ones that are usable.
     wrapper: what surrounds every prompt.
+    shots: exemplars before every prompt, at most, from the training split and
+      the same for every call; then no template may be turned around.
 
   Raises:
     sources.NotPreparedError: the dataset is not on this machine.
@@ -90,22 +103,46 @@ def evaluation_examples(
     "targets": seqio.Feature(vocabulary),
   }
   encoder = trimming.encoder(features, lengths)
-  table = template.tables(task, templates, wrapper)
+  table = template.tables(task, templates, wrapper, shown=shots > 0)
   count = int(tf.size(rows[template.INDEX]))
   # Row r under template t stands at r * T + t.
   row_B = tf.repeat(tf.range(count), len(templates))
   repeated = {k: tf.gather(v, row_B) for k, v in rows.items()}
   drawn_B = tf.tile(tf.range(len(templates)), [count])
   trimming.check_fits(task, table, encoder)
+  shown = None
+  if shots:
+    solved = few_shot.Exemplars(task, templates, wrapper, encoder, shots)
+    shown = _exemplars(solved, repeated, drawn_B)
   ((out, over_B),) = template.user_errors(
     preprocessors.apply(
-      task, template.tensors(table), encoder.encode, repeated, drawn_B
+      task, template.tensors(table), encoder.encode, repeated, drawn_B, shown
     )
     for _ in range(1)
   )
   _check_fit(task, split, over_B.numpy(), out, encoder)
   choices = _choices(task, rows, count, encoder)
   return _assemble(task, templates, rows, out, choices, count)
+
+
+# Rows that draw exemplars at once: each has a number for every row of the pool.
+_DRAWN_AT_ONCE = 1024
+
+
+def _exemplars(solved: few_shot.Exemplars, rows, drawn_B):
+  """Exemplars of every row, from one pool of training rows."""
+  source = sources.source(solved.task)
+  train = preprocessors.prepare_rows(solved.task)(source.get_dataset("train"))
+  (pool,) = template.user_errors(few_shot.pools(train).take(1))
+  size = int(tf.size(drawn_B))
+  parts = []
+  for start in range(0, size, _DRAWN_AT_ONCE):
+    part = tf.range(start, min(start + _DRAWN_AT_ONCE, size))
+    chosen = {k: tf.gather(v, part) for k, v in rows.items()}
+    drawn = tf.gather(drawn_B, part)
+    parts.append(solved.draw(chosen, pool, drawn, (0, start)))
+  texts, counts = zip(*parts, strict=True)
+  return tf.concat(texts, 0), tf.concat(counts, 0)
 
 
 def _rows(task: spec.Task, split: str, max_examples: int | None):
@@ -161,6 +198,9 @@ def _assemble(task, templates, rows, out, choices, count: int):
   labels = [-1] * count
   if task.choices is not None:
     labels = rows[template.LABEL].numpy().tolist()
+  shots = [0] * (count * len(templates))
+  if template.SHOTS in out:
+    shots = out[template.SHOTS].numpy().tolist()
   references = None
   if template.REFERENCES in rows:
     ragged = template.ragged(rows[template.REFERENCES])
@@ -172,8 +212,9 @@ def _assemble(task, templates, rows, out, choices, count: int):
   for r in range(count):
     for t, number in enumerate(templates):
       at = r * len(templates) + t
-      ranked = task.rankable(number)
-      direct = references and not task.templates[number].turned_around
+      ranked = forms.rankable(task, number)
+      asks = not forms.template(task, number).turned_around
+      direct = references and asks
       examples.append(
         EvalExample(
           task=task.name,
@@ -187,6 +228,7 @@ def _assemble(task, templates, rows, out, choices, count: int):
           targets=targets[at],
           targets_text=targets_text[at],
           references=references[r] if direct else (targets_text[at],),
+          shots=shots[at],
         )
       )
   return examples

@@ -6,7 +6,8 @@ template, dataset name), the last two of which were described and never
 released.
 
 Names in seqio's registry: `flan_rte`, `flan_rte_template_3`,
-`flan_rte_templates_4`, `flan_rte_no_template`, `flan_rte_dataset_name`;
+`flan_rte_templates_4`, `flan_rte_no_template`, `flan_rte_dataset_name`,
+`flan_rte_5_shot`;
 mixtures alike, before `_train` and `_eval`, but for single templates.
 """
 
@@ -21,6 +22,9 @@ from flan_jax.tasks import clusters
 # their examples.
 NO_TEMPLATE, DATASET_NAME = -1, -2
 
+# Exemplars before a prompt, at most: Wei et al., section 4.4.
+MAX_SHOTS = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Form:
@@ -29,10 +33,21 @@ class Form:
   Attributes:
     name: "" for the plain form; the suffix of its tasks' and mixtures' names.
     templates: numbers of templates, or `NO_TEMPLATE` or `DATASET_NAME`.
+    shots: exemplars before each prompt, at most (`few_shot.py`); turned-around
+      templates are then not among a task's.
   """
 
   name: str
   templates: tuple[int, ...]
+  shots: int = 0
+
+  def of(self, task: spec.Task) -> tuple[int, ...]:
+    """The templates that `task` has in this form."""
+    return tuple(
+      n
+      for n in self.templates
+      if not self.shots or not template(task, n).turned_around
+    )
 
 
 PLAIN = Form("", tuple(range(spec.NUM_TEMPLATES)))
@@ -45,6 +60,10 @@ FORMS: dict[str, Form] = {
     *(Form(f"templates_{n}", tuple(range(n))) for n in (1, 2, 4, 7)),
     Form("no_template", (NO_TEMPLATE,)),
     Form("dataset_name", (DATASET_NAME,)),
+    *(
+      Form(f"{k}_shot", PLAIN.templates, shots=k)
+      for k in range(1, MAX_SHOTS + 1)
+    ),
   )
 }
 

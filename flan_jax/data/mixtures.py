@@ -329,7 +329,7 @@ def count(
       sums[2] += int(np.sum(kept_B & ~complete_B))
       if lengths and isinstance(ours.choices, spec.Features):
         used = preprocessors.gather(rows, used_B)
-        chosen = catalogue.form_of(task).templates
+        chosen = catalogue.form_of(task).of(ours)
         sums[3] += preprocessors.too_long(ours, encoder, used, chosen)
     out[task.name] = Counts(*sums)
   return out

@@ -10,12 +10,12 @@ batches, which are taken apart again: a map over single rows costs more than
 all that is done in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import forms, spec, template, trimming
+from flan_jax.data import few_shot, forms, spec, template, trimming
 
 # Rows in one call of a graph. Larger is hardly faster, and a mixture renders
 # this many of every task before its first example.
@@ -90,17 +90,21 @@ def render_rows(
   task: spec.Task,
   templates: Sequence[int] = range(spec.NUM_TEMPLATES),
   wrapper: template.Wrapper = template.PLAIN,
+  *,
+  shots: int = 0,
+  train: Callable[[], tf.data.Dataset] | None = None,
 ):
   """Preprocessor of seqio's: prepared rows to tokenised, trimmed examples.
 
   Each row draws one of `templates`; a batch of rows draws from one seed pair,
-  which seqio's seed management gives.
+  which seqio's seed management gives. With `shots`, so many exemplars at most
+  of the rows that `train` gives stand before each prompt (`few_shot.py`).
 
   A row whose own options are longer than the inputs is left out when it draws
   a template that shows them (`mixtures.count` counts such rows); where
   options are the task's, that would be every row, and is an error.
   """
-  table = template.tables(task, templates, wrapper)
+  table = template.tables(task, templates, wrapper, shown=shots > 0)
 
   def render(
     dataset: tf.data.Dataset,
@@ -110,36 +114,56 @@ def render_rows(
     encoder = trimming.encoder(output_features, sequence_length)
     trimming.check_fits(task, table, encoder)
 
-    @_plain
-    def batch(rows, seed):
-      count = tf.size(rows[template.INDEX])
-      drawn_B = template.draw(seed, len(table.template_T), count)
+    def examples(rows, drawn_B, shown=None):
       out, over_B = apply(
-        task, template.tensors(table), encoder.encode, rows, drawn_B
+        task, template.tensors(table), encoder.encode, rows, drawn_B, shown
       )
       if not isinstance(task.choices, spec.Features):
         return out
       return gather(out, over_B == 0)
 
-    rendered = seqio.map_over_dataset(batch, num_seeds=1)(
-      dataset.ragged_batch(BATCH)
-    )
-    return rendered.unbatch()
+    def draw(seed, rows):
+      count = tf.size(rows[template.INDEX])
+      return template.draw(seed, len(table.template_T), count)
+
+    @_plain
+    def batch(rows, seed):
+      return examples(rows, draw(seed, rows))
+
+    @_plain
+    def few_shot_batch(pair, seeds):
+      rows, drawn_B = pair["rows"], draw(seeds[0], pair["rows"])
+      shown = solved.draw(rows, pair["pool"], drawn_B, seeds[1])
+      return examples(rows, drawn_B, shown)
+
+    batches = dataset.ragged_batch(BATCH)
+    if not shots:
+      return seqio.map_over_dataset(batch, num_seeds=1)(batches).unbatch()
+    solved = few_shot.Exemplars(task, templates, wrapper, encoder, shots)
+    pool = few_shot.pools(prepare_rows(task)(train()))
+    pairs = tf.data.Dataset.zip({"rows": batches, "pool": pool})
+    return seqio.map_over_dataset(few_shot_batch, num_seeds=2)(pairs).unbatch()
 
   return render
 
 
-def apply(task, tables, encode, rows, row_template_B):
+def apply(task, tables, encode, rows, row_template_B, shown=None):
   """A batch of prepared rows rendered, its fields carried along.
+
+  `shown` is what `few_shot.Exemplars.draw` gave, for tables that show it.
 
   Returns:
     The examples, and by how many tokens each is too long all the same
     (`trimming.Encoded.over_B`).
   """
   fields_BF = template.fields(task, rows)
+  carried = dict(rows)
+  if shown is not None:
+    text_B, carried[template.SHOTS] = shown
+    fields_BF = template.with_exemplars(fields_BF, text_B)
   encoded = encode(tables, fields_BF, row_template_B)
   out = {
-    **rows,
+    **carried,
     "inputs": encoded.inputs_BS,
     "targets": encoded.targets_BT,
     "inputs_pretokenized": encoded.inputs_text_B,

@@ -31,6 +31,10 @@ INDEX, LABEL, CHOICES, REFERENCES = (
   "choices",
   "references",
 )
+# How many exemplars stand before a prompt; a feature of few-shot examples.
+SHOTS = "shots"
+# The field that holds them.
+EXEMPLARS = "exemplars"
 RESERVED = frozenset((
   INDEX,
   LABEL,
@@ -42,6 +46,7 @@ RESERVED = frozenset((
   "targets_pretokenized",
   "template",
   "trimmed",
+  SHOTS,
 ))
 
 # What the graph raises is wrapped by TensorFlow in its own lines; the marks
@@ -69,16 +74,22 @@ class Wrapper:
     eos: whether EOS follows. Wei et al., 2022 (arXiv 2109.01652), section 2.4:
       inputs and targets are separated by it. A chat form says with its suffix
       that the answer begins.
+    answer: text between the prompt and the answer of an exemplar.
+    separator: text after each exemplar.
+    shot_tokens: tokens of exemplars and prompt together, at most.
   """
 
   prefix: str = ""
   suffix: str = ""
   eos: bool = True
+  answer: str = "\n"
+  separator: str = "\n\n"
+  shot_tokens: int = 960
 
 
 PLAIN = Wrapper()
-# The zero-shot form of the released code (google-research/FLAN).
-FLAN_CUE = Wrapper("0 ", " X 1 FLAN")
+# The form of the released code (google-research/FLAN).
+FLAN_CUE = Wrapper("0 ", " X 1 FLAN", answer=" X 1 ", separator=" X ")
 
 
 class Tables(NamedTuple):
@@ -106,11 +117,22 @@ def tables(
   task: spec.Task,
   templates: Sequence[int] = range(spec.NUM_TEMPLATES),
   wrapper: Wrapper = PLAIN,
+  *,
+  shown: bool = False,
+  solved: bool = False,
 ) -> Tables:
   r"""The tables of `templates`, as tuples of Python values.
 
   >>> tables(rte, [0], FLAN_CUE).input_text_TP  # doctest: +SKIP
   (('0 ', '\n\nIs it true that ', '?\n\n', ' X 1 FLAN'),)
+
+  Args:
+    task: whose templates.
+    templates: their numbers.
+    wrapper: what surrounds them.
+    shown: whether exemplars stand before the prompt, as one more field
+      (`with_exemplars`), which is never cut.
+    solved: whether the answer follows the prompt, as in an exemplar.
 
   Raises:
     spec.SpecError: a field has the name of a feature of rendered examples.
@@ -124,16 +146,21 @@ def tables(
       f" {', '.join(sorted(RESERVED))}."
     )
   chosen = [forms.template(task, number) for number in templates]
+  names = (*task.fields, EXEMPLARS) if shown else task.fields
+  before = "{" + EXEMPLARS + "}" if shown else ""
   inputs = [
-    wrapper.prefix + template.inputs + wrapper.suffix for template in chosen
+    wrapper.prefix + t.inputs + wrapper.answer + t.targets + wrapper.separator
+    if solved
+    else before + wrapper.prefix + t.inputs + wrapper.suffix
+    for t in chosen
   ]
-  input_text, input_slot = _table(inputs, task.fields)
-  target_text, target_slot = _table([t.targets for t in chosen], task.fields)
+  input_text, input_slot = _table(inputs, names)
+  target_text, target_slot = _table([t.targets for t in chosen], names)
   cuttable = {*task.inputs, spec.TARGET}
   uses = tuple(
     tuple(
       t.input_fields.count(field) if field in cuttable else 0
-      for field in (*task.fields, "")
+      for field in (*names, "")
     )
     for t in chosen
   )
@@ -306,6 +333,13 @@ def fields(task: spec.Task, batch: Row):
       ]
     )
   return tf.stack([*columns, answer_B, options_B, empty_B], axis=1)
+
+
+def with_exemplars(fields_BF, text_B):
+  """`fields` with the text before each prompt, for tables that show it."""
+  return tf.concat(
+    [fields_BF[:, :-1], text_B[:, None], fields_BF[:, -1:]], axis=1
+  )
 
 
 _OPTIONS_LINE = "\n- "

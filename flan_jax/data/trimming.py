@@ -310,13 +310,19 @@ def encoder(
   return _ENCODERS[key]
 
 
-def check_fits(task: spec.Task, table: template.Tables, encoder: Encoder):
+def check_fits(
+  task: spec.Task,
+  table: template.Tables,
+  encoder: Encoder,
+  limit: str = "TASK_FEATURE_LENGTHS['inputs']",
+):
   """Raises for a template whose own words are longer than the inputs.
 
   Args:
     task: for its choices; those that differ from row to row count as empty.
     table: of the templates, with their wrapper.
     encoder: vocabulary and lengths.
+    limit: the name of what bounds the inputs, for the message.
 
   Raises:
     UserError: names task, template, both lengths and the way out; or a choice
@@ -338,10 +344,11 @@ def check_fits(task: spec.Task, table: template.Tables, encoder: Encoder):
   if isinstance(task.choices, tuple):
     answers, options = task.choices, template.options(task.choices)
   empty = [""] * len(task.inputs)
-  if task.choices is None:
-    rows = [[*empty, "", ""]]
-  else:
-    rows = [[*empty, answer, options, ""] for answer in answers]
+  rows = [[*empty, ""]]
+  if task.choices is not None:
+    rows = [[*empty, answer, options] for answer in answers]
+  # The empty field, and before it that of exemplars where they are shown.
+  rows = [row + [""] * (len(table.uses_TF[0]) - len(row)) for row in rows]
   numbers = range(len(table.template_T))
   with tf.init_scope():
     over = encoder.encode(
@@ -355,6 +362,5 @@ def check_fits(task: spec.Task, table: template.Tables, encoder: Encoder):
     raise UserError(
       f"task {task.name!r}, template {number}: without any of its fields the"
       f" prompt is {encoder.inputs_length + over[worst]} tokens long, but"
-      f" inputs are cut to {encoder.inputs_length}. Raise"
-      " TASK_FEATURE_LENGTHS['inputs']."
+      f" inputs are cut to {encoder.inputs_length}. Raise {limit}."
     )

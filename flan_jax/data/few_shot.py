@@ -1,0 +1,148 @@
+"""Few-shot prompts: solved examples of the same task before the question.
+
+  exemplar 1, exemplar 2, …, prompt   →   answer
+
+Exemplars come from the training split alone, under the template of the
+prompt, which is never a turned-around one; a row that reads like the one that
+is asked about is never among them. As many whole exemplars stay as fit the
+budget with the prompt; how many, the feature `shots` says.
+
+Every batch of rows draws its exemplars from a pool, the next so many rows of
+the training split, by stateless random numbers: nothing is held but the pool,
+and the same seed gives the same prompts.
+
+Source: Wei et al., 2022 (arXiv 2109.01652), section 4.4: up to 16 exemplars,
+less than 960 tokens in all. The code released with it draws templates for
+exemplars and prompt apart, turned-around ones too, and may show a row to
+itself.
+
+Dimensions: B rows, P pool, K exemplars, F fields.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from flan_jax.data import forms, spec, template, trimming
+from flan_jax.errors import UserError
+
+# Training rows that a batch draws from: enough that 16 are never the same few.
+POOL = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Exemplars:
+  """Draws exemplars for batches of one task's rows.
+
+  Attributes:
+    task: whose rows they are.
+    templates: numbers of the templates that prompts draw from.
+    wrapper: what surrounds prompts, between them, and the budget.
+    encoder: counts tokens.
+    shots: K, exemplars at most.
+  """
+
+  task: spec.Task
+  templates: Sequence[int]
+  wrapper: template.Wrapper
+  encoder: trimming.Encoder
+  shots: int
+
+  def __post_init__(self):
+    if not 1 <= self.shots <= forms.MAX_SHOTS:
+      raise UserError(
+        f"{self.shots} exemplars: 1 to {forms.MAX_SHOTS} are possible."
+      )
+    for number in self.templates:
+      if forms.template(self.task, number).turned_around:
+        raise UserError(
+          f"task {self.task.name!r}: template {number} is turned around; with"
+          " exemplars a prompt asks for the answer."
+        )
+    tight = dataclasses.replace(
+      self.encoder, inputs_length=self.budget + self.encoder.inputs_eos
+    )
+    trimming.check_fits(self.task, self.query, tight, "FEW_SHOT_TOKENS")
+
+  @property
+  def budget(self) -> int:
+    """Tokens of exemplars and prompt together, EOS not counted."""
+    room = self.encoder.inputs_length - self.encoder.inputs_eos
+    return min(self.wrapper.shot_tokens, room)
+
+  @functools.cached_property
+  def query(self) -> template.Tables:
+    """Tables of the prompt alone."""
+    return template.tables(self.task, self.templates, self.wrapper)
+
+  @functools.cached_property
+  def solved(self) -> template.Tables:
+    """Tables of a prompt with its answer, as an exemplar has them."""
+    return template.tables(
+      self.task, self.templates, self.wrapper, solved=True
+    )
+
+  def draw(self, rows, pool, row_template_B, seed):
+    """Text of each row's exemplars [B], and how many they are, int32 [B].
+
+    Args:
+      rows: a batch of prepared rows.
+      pool: prepared rows of the training split.
+      row_template_B: which of `templates` each row has.
+      seed: a pair of integers.
+    """
+    query_BF = template.fields(self.task, rows)
+    pool_PF = template.fields(self.task, pool)
+    key_B, key_P = (self._key(x) for x in (query_BF, pool_PF))
+    size = tf.size(key_P)
+    score_BP = tf.random.stateless_uniform(
+      tf.stack([tf.size(key_B), size]), tf.stack(seed)
+    )
+    # A row that reads the same is not drawn, be it the row itself.
+    same_BP = key_B[:, None] == key_P[None]
+    score_BP = tf.where(same_BP, -1.0, score_BP)
+    score_BK, index_BK = tf.math.top_k(score_BP, tf.minimum(self.shots, size))
+    row_N = tf.repeat(tf.range(tf.size(key_B)), tf.shape(index_BK)[1])
+    text_N = self._join(
+      self.solved,
+      tf.gather(pool_PF, tf.reshape(index_BK, [-1])),
+      tf.gather(row_template_B, row_N),
+    )
+    text_BK = tf.reshape(text_N, tf.shape(index_BK))
+    length_BK = tf.reshape(self._lengths(text_N), tf.shape(index_BK))
+    length_BK = tf.where(score_BK < 0, self.budget + 1, length_BK)
+    asked_B = self._lengths(self._join(self.query, query_BF, row_template_B))
+    fits_BK = asked_B[:, None] + tf.cumsum(length_BK, axis=1) <= self.budget
+    text_B = tf.strings.reduce_join(tf.where(fits_BK, text_BK, ""), axis=1)
+    return text_B, tf.reduce_sum(tf.cast(fits_BK, tf.int32), axis=1)
+
+  def _key(self, fields_BF):
+    text_B = tf.strings.reduce_join(
+      fields_BF[:, : len(self.task.inputs)], axis=1, separator="\x1e"
+    )
+    return tf.strings.to_hash_bucket_fast(text_B, 2**62)
+
+  def _join(self, tables, fields_BF, row_template_B):
+    t = template.tensors(tables)
+    return template.join(
+      t.input_text_TP, t.input_slot_TP, fields_BF, row_template_B
+    )
+
+  def _lengths(self, text_B):
+    tokens = trimming.encode_batch(self.encoder.vocabulary, text_B)
+    return tf.cast(tokens.row_lengths(), tf.int32)
+
+
+def pools(rows: tf.data.Dataset) -> tf.data.Dataset:
+  """Endless pools of prepared training rows, each of `POOL` or more.
+
+  A training split of fewer rows is one pool, again and again, so that no row
+  is twice in one.
+  """
+  few = rows.ragged_batch(2 * POOL).take(1)
+  # Of a split that one pool cannot hold, the rest that fills none is skipped.
+  many = rows.skip(2 * POOL).ragged_batch(POOL, drop_remainder=True)
+  return few.concatenate(many).repeat()
+
