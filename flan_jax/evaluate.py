@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
-
+from flan_jax.convert import load
 from flan_jax.data import catalogue, mixtures, spec, template
 from flan_jax.data import directory as directory_lib
 from flan_jax.errors import UserError
@@ -22,7 +21,6 @@ from flan_jax.eval import generation, protocol, rank, report
 from flan_jax.eval.evaluation import Evaluation, Sample
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
 from flan_jax.training import record as record_lib
-from flan_jax.training import restore
 
 SAMPLES_PER_TASK = 2
 
@@ -119,7 +117,8 @@ def evaluate(
     task_feature_lengths: limits in tokens, `{"inputs": 512, "targets": 64}`.
     vocabulary: the one that the checkpoint was trained with.
     model: `models/t5.py: EncoderDecoder`.
-    initial_checkpoint_path: a MODEL_DIR of ours, or a checkpoint in it.
+    initial_checkpoint_path: a checkpoint of any format in
+      `convert/source.py`: a MODEL_DIR of ours, a Hugging Face folder, ...
     output_dir: where the files go; made if it is not there.
     batch_size: inputs per batch.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
@@ -145,8 +144,7 @@ def evaluate(
     batch_size=batch_size,
     max_examples=eval_examples,
   )
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
-  params = restore.restore_params(initial_checkpoint_path, shapes)
+  params = load.load_params(initial_checkpoint_path, model)
   output_dir = pathlib.Path(output_dir)
   result = evaluate_tasks(
     model,

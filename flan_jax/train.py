@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from flan_jax import evaluate, summary
+from flan_jax.convert import load, native
 from flan_jax.data import catalogue, features, mixtures, template
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
@@ -97,7 +98,8 @@ def train(
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     model_dir: the run's folder; None makes one under `runs/`.
-    initial_checkpoint_path: parameters to start from; None: random.
+    initial_checkpoint_path: parameters to start from, a checkpoint of any
+      format in `convert/source.py`; None: random.
     microbatches: parts of a batch whose gradients are added up.
     pack: several examples a row.
     random_seed: of parameters, data order, templates drawn and dropout.
@@ -311,7 +313,8 @@ def train(
         bar.resume()
         clock = time.monotonic()
       if saving:
-        checkpoints.save(step, state, {"step": step}, scalars, final=last)
+        extra = {"step": step, "model": native.describe(model.config)}
+        checkpoints.save(step, state, extra, scalars, final=last)
   batches.close()
   checkpoints.close()
   log.close()
@@ -391,9 +394,7 @@ def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
   if initial_checkpoint_path is None:
     params = init(jax.random.key(seed))
   else:
-    shapes = jax.eval_shape(model.init, jax.random.key(seed))
-    params = checkpoint.restore_params(initial_checkpoint_path, shapes)
-    params = jax.device_put(params, everywhere)
+    params = load.load_params(initial_checkpoint_path, model, everywhere)
   state = state_lib.create(params, optimizer)
   return jax.device_put(state, everywhere)
 

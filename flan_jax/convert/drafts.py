@@ -46,9 +46,8 @@ def folder(
   check_free(path, overwrite=overwrite)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(
-      tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
-    )
+    made = tempfile.mkdtemp(".draft", f".{path.name}.", path.parent)
+    draft = pathlib.Path(made)
     draft.chmod(0o755)
   except OSError as error:
     raise UserError(

@@ -66,7 +66,7 @@ def stacked(name: str) -> tuple[str, int | None]:
   return _LAYER.sub(r"\1layers/", name, count=1), int(found[2])
 
 
-def unstacked(name: str, layer: int) -> str:
+def unstacked(name: str, layer: int | str) -> str:
   """The name of one layer of a scanned name; others stay.
 
   >>> unstacked("encoder/layers/mlp/wo/kernel", 3)
@@ -108,7 +108,7 @@ def fold(lines: Iterable[tuple[str, str]]) -> list[str]:
   out = []
   for (group, text), layers in groups.items():
     if layers:
-      group = re.sub(r"(^|/)layers/", rf"\1layers_{_spans(layers)}/", group, 1)
+      group = unstacked(group, _spans(layers))
     out.append(f"{group}: {text}" if text else group)
   return out
 

@@ -38,11 +38,34 @@ def restore_params(path: str | pathlib.Path, template: Any = None) -> Any:
       do not fit the template: every missing, unexpected and differing one is
       named.
   """
-  quieten_orbax()
+  checkpoint, manifest = find(path)
+  if template is None:
+    template = _nested(
+      {
+        name.removeprefix("params/"): jax.ShapeDtypeStruct(
+          tuple(array["shape"]), array["dtype"]
+        )
+        for name, array in manifest["arrays"].items()
+        if name.startswith("params/")
+      }
+    )
+  return read(checkpoint, manifest, {"params": template}, part=True)["params"]
+
+
+def find(path: str | pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
+  """The newest whole checkpoint of this trainer at a path, and its manifest.
+
+  Args:
+    path: a checkpoint's folder, or a MODEL_DIR.
+
+  Raises:
+    UserError: there is none, or none that is whole; what is wrong with each.
+  """
   path = pathlib.Path(path).absolute()
   if (path / "checkpoints").is_dir():
     path = path / "checkpoints"
-  candidates = {0: path} if _NAME.fullmatch(path.name) else checkpoints_in(path)
+  alone = _NAME.fullmatch(path.name) or (path / integrity.MANIFEST).is_file()
+  candidates = {0: path} if alone else checkpoints_in(path)
   faults = []
   for _, checkpoint in sorted(candidates.items(), reverse=True):
     if not checkpoint.is_dir():
@@ -58,17 +81,7 @@ def restore_params(path: str | pathlib.Path, template: Any = None) -> Any:
         checkpoint,
         "\n".join(faults),
       )
-    if template is None:
-      template = _nested(
-        {
-          name.removeprefix("params/"): jax.ShapeDtypeStruct(
-            tuple(array["shape"]), array["dtype"]
-          )
-          for name, array in manifest["arrays"].items()
-          if name.startswith("params/")
-        }
-      )
-    return read(checkpoint, manifest, {"params": template}, part=True)["params"]
+    return checkpoint, manifest
   there = "\n".join(faults) or (
     "  there is no folder checkpoint_N"
     if path.is_dir()
@@ -82,6 +95,7 @@ def restore_params(path: str | pathlib.Path, template: Any = None) -> Any:
 
 def read(path, manifest, template, *, part=False):
   """The arrays of `template`; with `part`, of more that was saved."""
+  quieten_orbax()
   tree, arrays = named(template)
   saved = manifest["arrays"]
   if part:

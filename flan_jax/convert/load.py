@@ -1,0 +1,143 @@
+"""A checkpoint of any format into the parameters of a model.
+
+What INITIAL_CHECKPOINT_PATH names is read here, tensor by tensor: the whole
+model is never twice in the host's memory.
+"""
+
+import collections
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from flan_jax.convert import trees
+from flan_jax.convert.source import TensorSource, open_source
+from flan_jax.convert.tables import family
+from flan_jax.errors import UserError
+
+
+def load_params(
+  source: TensorSource | str | pathlib.Path, model: Any, shardings: Any = None
+) -> Any:
+  """The parameters of a checkpoint, as `model.init` would give them.
+
+      params = load_params("checkpoints/flan_t5_small", model)
+      params = load_params(path, model, sharding.replicated(mesh))
+
+  Layers are stacked where the model scans, and every tensor is cast to the
+  type of the model's parameters, float32.
+
+  Args:
+    source: a path of any format (`source.FORMATS`), or an open source.
+    model: `EncoderDecoder` or `DecoderOnly`.
+    shardings: one for all parameters, or a tree of them; None: the default
+      device.
+
+  Returns:
+    the nested dict that `model.init` returns, on devices.
+
+  Raises:
+    UserError: there is no checkpoint there; it says of its model other than
+      the model's config (the fields are named); parameters are missing, extra
+      or of another shape (all are listed).
+  """
+  source = _opened(source)
+  check_config(source.config, model.config, str(source.path))
+  wanted = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+  check_fit(source, wanted)
+  if shardings is None or isinstance(shardings, jax.sharding.Sharding):
+    places = collections.defaultdict(lambda: shardings)
+  else:
+    places = trees.flatten(shardings)
+  params = {}
+  for name, want in wanted.items():
+    array = np.empty(want.shape, want.dtype)
+    if trees.is_stacked(name):
+      for layer in range(want.shape[0]):
+        array[layer] = source.read(trees.unstacked(name, layer))
+    else:
+      array[...] = source.read(name)
+    # Not the numpy buffer itself: a training step donates its parameters.
+    params[name] = jax.device_put(array, places[name], may_alias=False)
+    params[name].block_until_ready()
+  return trees.unflatten(params)
+
+
+def check_config(said: Any, config: Any, where: str) -> None:
+  """Refuses a model other than what a checkpoint says of itself.
+
+  Options that a run chooses (dropout, scanning, ...) may differ.
+
+  Raises:
+    UserError: with every field that differs, and both values.
+  """
+  if said is None:
+    return
+  if type(said) is not type(config):
+    raise UserError(
+      f"{where} is of a {_kind(said)} model, MODEL is {_kind(config)}."
+    )
+  differing = family.differences(said, config)
+  if differing:
+    raise UserError(
+      f"{where} is of another model than MODEL (its fields, MODEL's):\n  "
+      + "\n  ".join(differing)
+      + "\nChoose the gin/models file of this checkpoint."
+    )
+
+
+def check_fit(
+  source: TensorSource, wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> None:
+  """Refuses a checkpoint whose tensors are not those of the model.
+
+  Args:
+    source: whose `shapes` are compared.
+    wanted: flat names of the model, scanned or not, -> shapes.
+
+  Raises:
+    UserError: everything missing, extra and reshaped in one message; equal
+      layers are one line.
+  """
+  needs = {}
+  for name, want in wanted.items():
+    if trees.is_stacked(name):
+      for layer in range(want.shape[0]):
+        needs[trees.unstacked(name, layer)] = tuple(want.shape[1:])
+    else:
+      needs[name] = tuple(want.shape)
+  has = {name: tuple(x.shape) for name, x in source.shapes.items()}
+  missing = sorted(needs.keys() - has.keys())
+  extra = sorted(has.keys() - needs.keys())
+  both = sorted(has.keys() & needs.keys())
+  reshaped = [n for n in both if has[n] != needs[n]]
+  lines = [(f"  missing: {n}", f"{list(needs[n])}") for n in missing]
+  lines += [(f"  extra: {n}", f"{list(has[n])}") for n in extra]
+  lines += [
+    (f"  reshaped: {n}", f"{list(has[n])}, MODEL needs {list(needs[n])}")
+    for n in reshaped
+  ]
+  faults = trees.fold(lines)
+  if faults:
+    raise UserError(
+      f"{source.path} does not fit MODEL (parameters missing: {len(missing)},"
+      f" extra: {len(extra)}, reshaped: {len(reshaped)}):\n"
+      + "\n".join(faults)
+      + "\nChoose the gin/models file of this checkpoint."
+    )
+
+
+def _opened(source):
+  if not isinstance(source, str | pathlib.Path):
+    return source
+  try:
+    return open_source(source)
+  except UserError as error:
+    raise UserError(f"INITIAL_CHECKPOINT_PATH={source}: {error}") from error
+
+
+def _kind(config):
+  names = {"T5Config": "encoder-decoder", "DecoderConfig": "decoder-only"}
+  return names.get(type(config).__name__, type(config).__name__)
