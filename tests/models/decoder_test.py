@@ -2,11 +2,9 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax.errors import UserError
 from flan_jax.models import decoder, stack
 from flan_jax.training import loss
 from tests.models import fixtures
