@@ -12,6 +12,7 @@ from flan_jax.convert.tables import (
   olmo2,
   qwen2,
   qwen3,
+  t5,
 )
 from flan_jax.convert.tables.family import Family, write_config
 from flan_jax.errors import UserError
@@ -29,6 +30,8 @@ FAMILIES: Mapping[str, Family] = {
     gemma3.GEMMA3,
     olmo.OLMO,
     olmo2.OLMO2,
+    t5.T5,
+    t5.MT5,
   )
 }
 

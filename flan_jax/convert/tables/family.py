@@ -120,6 +120,11 @@ class Family:
   buffers: tuple[str, ...] = ()
   outside: tuple[str, ...] = ()
 
+  @property
+  def causal(self) -> bool:
+    """Whether its models are decoder-only."""
+    return self.architecture.endswith("ForCausalLM")
+
 
 def read_config(family: Family, json: Mapping[str, Any], where: str) -> Any:
   """Our config of a config.json.
