@@ -50,7 +50,7 @@ def evaluate_tasks(
   52.7
 
   Args:
-    model: `encode`, `score` and what `decoding.greedy` needs; hashable.
+    model: `models/t5.py: EncoderDecoder` or `models/decoder.py: DecoderOnly`.
     params: the model's parameters.
     tasks: tasks, or the `EvaluationSet` of them (then `vocabulary`,
       `lengths`, `batch_size`, `max_examples` and `wrapper` are the set's).
@@ -78,6 +78,12 @@ def evaluate_tasks(
       max_examples=max_examples,
       splits=splits or SPLITS,
       wrapper=wrapper,
+      kind=model.kind,
+    )
+  if tasks.kind != model.kind:
+    raise UserError(
+      f"the evaluation set was prepared for {tasks.kind} models, but this one"
+      f" is {model.kind}: give EvaluationSet.prepare(kind={model.kind!r})."
     )
   splits = tuple(splits or tasks.examples)
   if set(splits) - set(tasks.examples):
@@ -116,7 +122,7 @@ def evaluate(
     eval_mixture_or_task_name: mixture whose tasks are evaluated.
     task_feature_lengths: limits in tokens, `{"inputs": 512, "targets": 64}`.
     vocabulary: the one that the checkpoint was trained with.
-    model: `models/t5.py: EncoderDecoder`.
+    model: `models/t5.py: EncoderDecoder` or `models/decoder.py: DecoderOnly`.
     initial_checkpoint_path: a checkpoint of any format in
       `convert/source.py`: a MODEL_DIR of ours, a Hugging Face folder, ...
     output_dir: where the files go; made if it is not there.
@@ -143,6 +149,7 @@ def evaluate(
     lengths=task_feature_lengths,
     batch_size=batch_size,
     max_examples=eval_examples,
+    kind=model.kind,
   )
   params = load.load_params(initial_checkpoint_path, model)
   output_dir = pathlib.Path(output_dir)
@@ -210,6 +217,7 @@ def _run(model, params, tasks, splits, score, progress):
       params,
       generating,
       decode=tasks.vocabulary.decode,
+      end_ids=tasks.end_ids,
       progress=report(len(ranking.batches)),
     ),
   )

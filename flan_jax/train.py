@@ -254,6 +254,7 @@ def train(
       batch_size=batch_size,
       max_examples=eval_examples,
       wrapper=wrapper,
+      kind=model.kind,
     )
   log = writers.MetricsLog(folder, start)
 

@@ -5,10 +5,13 @@ short list of sizes, and the few rows of a thinly filled shape ride along in
 the next larger one: a little more padding, one compilation less.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+
+from flan_jax.errors import UserError
 
 Row = TypeVar("Row")
 Shape = tuple[int, ...]
@@ -100,22 +103,48 @@ def _area(shape: Shape) -> tuple[int, Shape]:
   return int(np.prod(shape)), shape
 
 
+# Lengths of inputs, in tokens, of ranking and of generation.
+INPUT_SIZES = functools.partial(sizes, smallest=64)
+
+
 def pad_inputs(
   inputs: Sequence[np.ndarray], rows: int, length: int
 ) -> np.ndarray:
-  """`inputs` as one int32 [rows, length] array, 0 after each row's end.
+  """`inputs` as one int32 [rows, length] array, -1 after each row's end.
 
-  Rows past the last input hold a lone EOS: a row of nothing but padding would
-  attend to nothing.
+  Rows past the last input are -1 throughout. Id 0 is no padding: it is a token
+  of several vocabularies.
 
-  >>> pad_inputs([np.array([5, 6, 1])], rows=2, length=4).tolist()
-  [[5, 6, 1, 0], [1, 0, 0, 0]]
+  >>> pad_inputs([np.array([5, 0, 1])], rows=2, length=4).tolist()
+  [[5, 0, 1, -1], [-1, -1, -1, -1]]
   """
-  out = np.zeros((rows, length), np.int32)
-  out[len(inputs) :, 0] = 1
+  out = np.full((rows, length), -1, np.int32)
   for row, tokens in zip(out, inputs, strict=False):
     row[: len(tokens)] = tokens
   return out
+
+
+def example_name(example: Any) -> str:
+  """How messages name an example: `task 'rte', template 3, row 17`."""
+  return (
+    f"task {example.task!r}, template {example.template}, row {example.index}"
+  )
+
+
+def check_input(
+  example: Any, limit: int, name: Callable[[Any], str] = example_name
+) -> None:
+  """Raises UserError for an example without a token, or with over `limit`."""
+  if not len(example.inputs):
+    raise UserError(
+      f"{name(example)}: its input has no token, so there is nothing to go on"
+      " from."
+    )
+  if len(example.inputs) > limit:
+    raise UserError(
+      f"{name(example)}: its input of {len(example.inputs)} tokens is over the"
+      f" limit of {limit}; raise TASK_FEATURE_LENGTHS."
+    )
 
 
 def check_lengths(lengths: Mapping[str, int], batch_size: int) -> None:

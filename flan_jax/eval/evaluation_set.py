@@ -9,12 +9,16 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from flan_jax.data import catalogue, spec, template
 from flan_jax.data import evaluation as evaluation_data
+from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation, protocol, rank
 
 SPLITS = ("validation", "test")
+KINDS = ("encoder_decoder", "decoder_only")
 
 
 @dataclasses.dataclass
@@ -26,8 +30,10 @@ class EvaluationSet:
     cluster_of: task name -> cluster.
     examples: split -> examples of all tasks and their scored templates.
     vocabulary: decodes generated answers.
-    lengths: limits in tokens.
+    lengths: limits in tokens; of `inputs` with the begin id.
     batch_size: inputs per batch.
+    kind: of the models that the inputs are for.
+    end_ids: tokens that end a generated answer.
   """
 
   tasks: tuple[spec.Task, ...]
@@ -36,6 +42,8 @@ class EvaluationSet:
   vocabulary: Any
   lengths: Mapping[str, int]
   batch_size: int
+  kind: str = "encoder_decoder"
+  end_ids: tuple[int, ...] = (1,)
   _plans: dict[tuple[str, ...], tuple[rank.Plan, generation.Plan]] = (
     dataclasses.field(default_factory=dict, repr=False)
   )
@@ -52,6 +60,7 @@ class EvaluationSet:
     splits: Sequence[str] = SPLITS,
     wrapper: template.Wrapper = template.PLAIN,
     cluster_of: Mapping[str, str] | None = None,
+    kind: str = "encoder_decoder",
   ) -> "EvaluationSet":
     """Reads and renders every task's rows with all its scored templates.
 
@@ -64,9 +73,13 @@ class EvaluationSet:
       splits: what to read: `validation`, `test` or both.
       wrapper: text around each prompt, as in the training mixture.
       cluster_of: task name -> cluster; default: `tasks/clusters.py`.
+      kind: `kind` of the models to evaluate. The inputs of a decoder-only
+        model begin with the vocabulary's begin id, where it has one; choices
+        and answers go on from the inputs' last token.
 
     Raises:
-      UserError: no task, a task given twice, an unknown split, or no rows.
+      UserError: no task, a task given twice, an unknown split or kind, or no
+        rows.
     """
     tasks = tuple(tasks)
     names = [t.name for t in tasks]
@@ -74,8 +87,11 @@ class EvaluationSet:
       raise UserError(f"evaluation needs tasks, each once; got {names}.")
     if not splits or set(splits) - set(SPLITS):
       raise UserError(f"evaluation splits {splits}: use some of {SPLITS}.")
+    if kind not in KINDS:
+      raise UserError(f"kind {kind!r} of a model: use one of {KINDS}.")
     if cluster_of is None:
       cluster_of = _cluster_of()
+    begin = _begin(vocabulary, kind)
     examples: dict[str, list] = {}
     for split in splits:
       examples[split] = []
@@ -94,9 +110,16 @@ class EvaluationSet:
             f"task {task.name!r}: split {split!r} has no row to evaluate;"
             " prepare a copy with more rows or leave the task out."
           )
-        examples[split] += rows
+        examples[split] += [_begun(example, begin) for example in rows]
     return cls(
-      tasks, cluster_of, examples, vocabulary, dict(lengths), batch_size
+      tasks,
+      cluster_of,
+      examples,
+      vocabulary,
+      {**lengths, "inputs": lengths["inputs"] + len(begin)},
+      batch_size,
+      kind,
+      vocabulary_lib.end_ids(vocabulary),
     )
 
   @property
@@ -123,6 +146,19 @@ class EvaluationSet:
         generation.plan([e for e in pool if e.task in free], **size),
       )
     return self._plans[splits]
+
+
+def _begin(vocabulary, kind: str) -> np.ndarray:
+  """What stands before every input: one id or none."""
+  begin_id = None
+  if kind == "decoder_only":
+    begin_id = vocabulary_lib.begin_id(vocabulary)
+  return np.array([] if begin_id is None else [begin_id], np.int32)
+
+
+def _begun(example: evaluation_data.EvalExample, begin: np.ndarray):
+  inputs = np.concatenate([begin, example.inputs])
+  return dataclasses.replace(example, inputs=inputs)
 
 
 def _cluster_of() -> dict[str, str]:

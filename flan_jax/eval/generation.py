@@ -1,44 +1,69 @@
-"""Greedy generation for tasks whose answer is free text.
+"""Generation: answers in free text, for tasks and for a user's own prompts.
 
 Inputs go through a few fixed lengths (`buckets.py`); each distinct input is
 answered once. Source: Wei et al., 2022 (arXiv 2109.01652), section 2.4.
 
-Dimension key: B batch, S source, T target.
+Dimension key: B batch, K answers per input, S source, T target.
 """
 
-import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-import jax
 import numpy as np
 
-from flan_jax.errors import UserError
 from flan_jax.eval import buckets
-from flan_jax.eval.rank import INPUT_SIZES, name
-from flan_jax.models import decoding
+from flan_jax.models import decoding, stop_strings
+from flan_jax.models.decoding_config import DecodeConfig
 
-if TYPE_CHECKING:
-  from flan_jax.data.evaluation import EvalExample
 
-_IN_FLIGHT = 2
+class Prompt(Protocol):
+  """What is answered: tokens, begin id and EOS included where a model has them.
+
+  `data/evaluation.py: EvalExample` is one.
+  """
+
+  inputs: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """One answer of a model.
+
+  Attributes:
+    text: as the vocabulary decodes it, without end id and stop string.
+    tokens: without the end id; with those that hold the stop string.
+    complete: whether the model ended it; False is an answer cut at the limit.
+    score: see `DecodeConfig.return_scores`; None: not asked for.
+  """
+
+  text: str
+  tokens: tuple[int, ...]
+  complete: bool
+  score: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-  """One example with the model's answer.
+  """One example with the model's answers.
 
   Attributes:
     example: as it was given.
-    text: the answer, as the vocabulary decodes it.
-    complete: whether the model ended it; False is an answer cut at the limit.
+    answers: one, or `num_samples`, the best hypothesis first.
   """
 
-  example: "EvalExample"
-  text: str
-  complete: bool
+  example: Any
+  answers: tuple[Answer, ...]
+
+  @property
+  def text(self) -> str:
+    """The first answer's."""
+    return self.answers[0].text
+
+  @property
+  def complete(self) -> bool:
+    """The first answer's."""
+    return self.answers[0].complete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +72,12 @@ class Plan:
 
   Attributes:
     examples: as they were given.
-    batches_BS: encoder tokens.
+    batches_BS: inputs, padded with -1.
     places: for each example its batch and its row there.
-    max_decode_len: tokens of the longest answer, EOS included.
+    max_decode_len: tokens of the longest answer, end id included.
   """
 
-  examples: tuple["EvalExample", ...]
+  examples: tuple[Prompt, ...]
   batches_BS: tuple[np.ndarray, ...]
   places: tuple[tuple[int, int], ...]
   max_decode_len: int
@@ -63,17 +88,12 @@ class Plan:
     return {b.shape for b in self.batches_BS}
 
 
-@functools.partial(
-  jax.jit, static_argnames=("model", "max_decode_len", "eos_id")
-)
-def _greedy(model, params, inputs_BS, max_decode_len, eos_id):
-  return decoding.greedy(
-    model, params, inputs_BS, max_decode_len=max_decode_len, eos_id=eos_id
-  )
-
-
 def plan(
-  examples: Sequence["EvalExample"], *, batch_size: int, lengths: dict[str, int]
+  examples: Sequence[Prompt],
+  *,
+  batch_size: int,
+  lengths: Mapping[str, int],
+  name: Callable[[Any], str] = buckets.example_name,
 ) -> Plan:
   """Batches that answer every example.
 
@@ -81,20 +101,17 @@ def plan(
     examples: of any number of datasets and templates.
     batch_size: inputs per batch.
     lengths: `inputs` and `targets`, the limits in tokens.
+    name: what messages call an example.
 
   Raises:
-    UserError: an input that is over the limit.
+    UserError: an input that is empty or over the limit.
   """
   buckets.check_lengths(lengths, batch_size)
   distinct: dict[bytes, list[int]] = {}
   for number, example in enumerate(examples):
-    if len(example.inputs) > lengths["inputs"]:
-      raise UserError(
-        f"{name(example)}: its input of {len(example.inputs)} tokens is over"
-        f" the limit of {lengths['inputs']}; raise TASK_FEATURE_LENGTHS."
-      )
+    buckets.check_input(example, lengths["inputs"], name)
     distinct.setdefault(example.inputs.tobytes(), []).append(number)
-  sizes = INPUT_SIZES(lengths["inputs"])
+  sizes = buckets.INPUT_SIZES(lengths["inputs"])
   shaped = [
     ((buckets.fit(len(examples[numbers[0]].inputs), sizes),), numbers)
     for numbers in distinct.values()
@@ -116,63 +133,92 @@ def plan(
 def generate(
   model: Any,
   params: Any,
-  examples: Sequence["EvalExample"] | Plan,
+  examples: Sequence[Prompt] | Plan,
   *,
   decode: Callable[[list[int]], str],
   batch_size: int | None = None,
-  lengths: dict[str, int] | None = None,
-  eos_id: int = 1,
+  lengths: Mapping[str, int] | None = None,
+  config: DecodeConfig | None = None,
+  end_ids: Sequence[int] | None = None,
+  name: Callable[[Any], str] = buckets.example_name,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Generated]:
-  """The most probable next token, again and again, until EOS.
+  """Answers to every example; results in the order given.
 
   >>> generate(model, params, examples, decode=vocabulary.decode,
-  ...          batch_size=32, lengths={"inputs": 512, "targets": 64}
-  ...          )[0].text                                   # doctest: +SKIP
+  ...          batch_size=32, lengths={"inputs": 512, "targets": 64},
+  ...          end_ids=(1,))[0].text                       # doctest: +SKIP
   'The Eagle is a cheap coffee shop by the river.'
 
   Args:
-    model: as `decoding.greedy` takes it.
+    model: see `decoding.decode`.
     params: the model's parameters.
     examples: or the `plan` of such, made once for many calls.
-    decode: tokens (without EOS and padding) to text.
+    decode: tokens (without end id and padding) to text.
     batch_size: as for `plan`; not with a plan.
     lengths: as for `plan`; answers have at most `lengths["targets"]` tokens.
-    eos_id: the token that ends an answer.
+    config: how to decode; its `max_decode_len` is that of the plan. Default:
+      greedy, up to one of `end_ids`.
+    end_ids: the tokens that end an answer; not with a config.
+    name: what messages call an example.
     progress: called with (batches done, batches in all).
 
-  Returns:
-    One answer per example, in the order given.
-
   Raises:
-    UserError: what `plan` raises.
+    UserError: what `plan` and `decoding.decode` raise.
   """
   if not isinstance(examples, Plan):
-    examples = plan(examples, batch_size=batch_size, lengths=lengths)
-  results, pending = [], collections.deque()
-  for inputs_BS in examples.batches_BS:
-    pending.append(
-      _greedy(model, params, inputs_BS, examples.max_decode_len, eos_id)
+    examples = plan(
+      examples, batch_size=batch_size, lengths=lengths, name=name
     )
-    if len(pending) > _IN_FLIGHT:
-      results.append(np.asarray(pending.popleft()))
+  if (config is None) == (end_ids is None):
+    raise ValueError("give end_ids, or a config that holds them")
+  config = dataclasses.replace(
+    config or DecodeConfig(end_ids=tuple(end_ids)),
+    max_decode_len=examples.max_decode_len,
+  )
+  names = [{} for _ in examples.batches_BS]
+  for example, (batch, row) in zip(
+    examples.examples, examples.places, strict=True
+  ):
+    names[batch].setdefault(row, example)
+  results = []
+  for inputs_BS, member in zip(examples.batches_BS, names, strict=True):
+    results.append(
+      decoding.decode(
+        model,
+        params,
+        inputs_BS,
+        config,
+        text=decode if config.stop_strings else None,
+        name=lambda row, member=member: name(member[row]),
+      )
+    )
     if progress:
       progress(len(results), len(examples.batches_BS))
-  results += [np.asarray(p) for p in pending]
-  if progress and examples.batches_BS:
-    progress(len(results), len(examples.batches_BS))
   return [
-    _generated(example, results[batch][row], decode, eos_id)
+    Generated(example, _answers(results[batch], row, config, decode))
     for example, (batch, row) in zip(
       examples.examples, examples.places, strict=True
     )
   ]
 
 
-def _generated(example, tokens_T, decode, eos_id) -> Generated:
-  tokens = [int(t) for t in tokens_T]
-  complete = eos_id in tokens
-  if complete:
-    tokens = tokens[: tokens.index(eos_id)]
-  tokens = [t for t in tokens if t != 0]
-  return Generated(example, decode(tokens) if tokens else "", complete)
+def _answers(decoded, row: int, config, decode) -> tuple[Answer, ...]:
+  out = []
+  for k, tokens_T in enumerate(decoded.tokens_BKT[row]):
+    tokens = [int(t) for t in tokens_T if t >= 0]
+    if tokens and tokens[-1] in config.end_ids:
+      tokens.pop()
+    text, _ = stop_strings.cut(
+      decode(tokens) if tokens else "", config.stop_strings
+    )
+    scores_BK = decoded.scores_BK
+    out.append(
+      Answer(
+        text=text,
+        tokens=tuple(tokens),
+        complete=bool(decoded.complete_BK[row, k]),
+        score=None if scores_BK is None else float(scores_BK[row, k]),
+      )
+    )
+  return tuple(out)

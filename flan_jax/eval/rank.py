@@ -4,9 +4,10 @@ Every choice of an example is scored by the log-probability of its tokens, end
 of sequence included, given the input; the best one is the prediction (Wei et
 al., 2022, arXiv 2109.01652, section 2.4 and appendix; Brown et al., 2020).
 
-Each distinct input is encoded once and each distinct (input, choice) pair is
-scored once, however many choices, templates or examples share it. Examples of
-all datasets go through the same few shapes, see `buckets.py`.
+Each distinct input is read once (encoded, or run into a cache that its choices
+share) and each distinct (input, choice) pair is scored once, however many
+choices, templates or examples share it. Examples of all datasets go through the
+same few shapes, see `buckets.py`.
 
 Dimension key: B batch, C choices, S source, T target.
 """
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 # Small choices matter: with a small model and a large vocabulary the head over
 # the choices' tokens costs as much as the encoder.
-INPUT_SIZES = functools.partial(buckets.sizes, smallest=64)
 CHOICE_COUNTS = functools.partial(buckets.sizes, smallest=2)
 CHOICE_SIZES = functools.partial(buckets.sizes, smallest=4)
 
@@ -116,11 +116,12 @@ def choice_log_probs(
   """Log-probability of each choice, in nats; 0 for a choice of only padding.
 
   Args:
-    model: has `encode(params, tokens_BS)` and `score(params, encoded,
-      choices_BCT)`; hashable, since one compilation belongs to one model.
+    model: of either kind: has `encode(params, inputs_BS)` and `score(params,
+      encoded, choices_BCT)`; hashable, since one compilation belongs to one
+      model.
     params: the model's parameters.
-    inputs_BS: encoder tokens, 0 is padding.
-    choices_BCT: decoder targets with EOS, 0 is padding.
+    inputs_BS: ids, padded with -1.
+    choices_BCT: ids with EOS, padded with -1.
   """
   encoded = model.encode(params, inputs_BS)
   return model.score(params, encoded, choices_BCT).sum(axis=-1)
@@ -151,7 +152,7 @@ def plan(
   for unit in units:
     longest = max(len(c) for c in unit.choices.values())
     shape = (
-      buckets.fit(len(unit.inputs), INPUT_SIZES(lengths["inputs"])),
+      buckets.fit(len(unit.inputs), buckets.INPUT_SIZES(lengths["inputs"])),
       buckets.fit(len(unit.choices), counts),
       buckets.fit(longest, CHOICE_SIZES(longest_choice)),
     )
@@ -246,7 +247,7 @@ def _units(examples, lengths) -> list[_Unit]:
 
 def _batch(units: Sequence[_Unit], rows: int, shape) -> Batch:
   length, count, choice_length = shape
-  choices_BCT = np.zeros((rows, count, choice_length), np.int32)
+  choices_BCT = np.full((rows, count, choice_length), -1, np.int32)
   for row, unit in zip(choices_BCT, units, strict=False):
     for column, tokens in zip(row, unit.choices.values(), strict=False):
       column[: len(tokens)] = tokens
@@ -254,35 +255,25 @@ def _batch(units: Sequence[_Unit], rows: int, shape) -> Batch:
   return Batch(inputs_BS, choices_BCT)
 
 
-def name(example: "EvalExample") -> str:
-  """How messages name an example: `task 'rte', template 3, row 17`."""
-  return (
-    f"task {example.task!r}, template {example.template}, row {example.index}"
-  )
-
-
 def _check(example, lengths):
+  name = buckets.example_name(example)
   if not example.choices:
     raise UserError(
-      f"{name(example)} has no choices to rank; evaluate it by generation"
+      f"{name} has no choices to rank; evaluate it by generation"
       " (eval/generation.py)."
     )
   if not 0 <= example.label < len(example.choices):
     raise UserError(
-      f"{name(example)}: label {example.label} is none of its"
+      f"{name}: label {example.label} is none of its"
       f" {len(example.choices)} choices."
     )
-  if len(example.inputs) > lengths["inputs"]:
-    raise UserError(
-      f"{name(example)}: its input of {len(example.inputs)} tokens is over the"
-      f" limit of {lengths['inputs']}; raise TASK_FEATURE_LENGTHS."
-    )
+  buckets.check_input(example, lengths["inputs"])
 
 
 def _scored(example, log_probs, score: str) -> Scored:
   if np.isnan(log_probs).any():
     raise UserError(
-      f"{name(example)}: the scores of its choices are"
+      f"{buckets.example_name(example)}: the scores of its choices are"
       f" {[float(s) for s in log_probs]}; the parameters or the input are not"
       " finite. Evaluate an earlier checkpoint."
     )

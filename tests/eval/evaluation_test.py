@@ -9,6 +9,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import evaluation_set, generation
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
+from flan_jax.models import decoding
 from tests.eval.fakes import CountingModel, example
 
 LENGTHS = {"inputs": 64, "targets": 8}
@@ -16,6 +17,8 @@ CHOICES = {"rte": 2, "cb": 3}
 
 
 class Vocabulary:
+  eos_id = 1
+
   def decode(self, ids):
     return " ".join(f"w{i}" for i in ids)
 
@@ -44,14 +47,16 @@ def rows(monkeypatch):
         )
     return out
 
-  def greedy(model, params, inputs_BS, **_):
-    answer = np.array([7, 8, 1, 0], np.int32)
-    return np.tile(answer, (inputs_BS.shape[0], 1))
+  def decoded(model, params, inputs_BS, config, **_):
+    assert config.end_ids == (1,)
+    tokens_BKT = np.tile([7, 8, 1, -1], (inputs_BS.shape[0], 1, 1))
+    complete_BK = np.ones(tokens_BKT.shape[:2], bool)
+    return decoding.Decoded(tokens_BKT, None, complete_BK)
 
   monkeypatch.setattr(
     evaluation_set.evaluation_data, "evaluation_examples", examples
   )
-  monkeypatch.setattr(generation.decoding, "greedy", greedy)
+  monkeypatch.setattr(generation.decoding, "decode", decoded)
   made = EvaluationSet.prepare(
     [catalogue.get(n) for n in ("rte", "cb", "e2e_nlg")],
     vocabulary=Vocabulary(), lengths=LENGTHS, batch_size=8,
@@ -173,6 +178,7 @@ def test_progress_counts_all_batches(rows):
     ({"names": ["rte", "rte"]}, r"each once; got \['rte', 'rte'\]"),
     ({"splits": ("tset",)}, r"splits \('tset',\): use some of"),
     ({"max_examples": 0}, "'rte': split 'validation' has no row"),
+    ({"kind": "encoder"}, "kind 'encoder' of a model: use one of"),
   ],
 )
 def test_what_cannot_be_evaluated(monkeypatch, kwargs, message):
@@ -191,3 +197,37 @@ def test_a_split_that_the_set_does_not_hold(rows):
   del rows.examples["validation"]
   with pytest.raises(UserError, match=r"the set holds \('test',\)"):
     evaluate.evaluate_tasks(CountingModel(), 0.0, rows, splits=("validation",))
+
+
+def test_a_set_for_another_kind_of_model(rows):
+  model = CountingModel(kind="decoder_only")
+  with pytest.raises(UserError, match="for encoder_decoder models, but this"):
+    evaluate.evaluate_tasks(model, 0.0, rows)
+
+
+@pytest.mark.parametrize(
+  ("kind", "begin", "expected"),
+  [
+    ("decoder_only", 2, [2, 0, 5, 1]),
+    ("decoder_only", None, [0, 5, 1]),
+    ("encoder_decoder", 2, [0, 5, 1]),
+  ],
+)
+def test_inputs_of_a_decoder_begin_with_the_begin_id(
+  monkeypatch, kind, begin, expected
+):
+  """At the limit of the inputs too: the begin id comes on top."""
+  monkeypatch.setattr(
+    evaluation_set.evaluation_data, "evaluation_examples",
+    lambda *a, **k: [example((0, 5), [(5,), (6,)], task="rte")],
+  )
+  monkeypatch.setattr(
+    evaluation_set.vocabulary_lib, "begin_id", lambda _: begin
+  )
+  made = EvaluationSet.prepare(
+    [catalogue.get("rte")], vocabulary=Vocabulary(), batch_size=2, kind=kind,
+    lengths={"inputs": 3, "targets": 4},
+  )
+  (batch,) = made.plans(("test",))[0].batches
+  assert batch.inputs_BS.tolist() == [expected, [-1] * len(expected)]
+  assert made.end_ids == (1,)

@@ -17,14 +17,15 @@ class CountingModel:
   """
 
   encoded_shapes: list = dataclasses.field(default_factory=list)
-  nan_token: int = -1
+  nan_token: int = -2
+  kind: str = "encoder_decoder"
 
   def encode(self, params, tokens_BS):
     self.encoded_shapes.append(tokens_BS.shape)
-    return jnp.sum(tokens_BS, axis=-1) / 1000 * params
+    return jnp.sum(jnp.maximum(tokens_BS, 0), axis=-1) / 1000 * params
 
   def score(self, params, encoded_B, choices_BCT):
-    log_prob = -choices_BCT.astype(jnp.float32)
+    log_prob = -jnp.maximum(choices_BCT, 0).astype(jnp.float32)
     log_prob = jnp.where(choices_BCT == self.nan_token, jnp.nan, log_prob)
     first_T = jnp.arange(choices_BCT.shape[-1]) == 0
     return log_prob + encoded_B[:, None, None] * first_T
