@@ -104,12 +104,9 @@ def _decoder_config(
 ) -> DecoderConfig:
   heads = keys.count("attention.head_count")
   width, layers = keys.need("embedding_length"), keys.need("block_count")
-  turned = keys.get("rope.dimension_count")
-  size = keys.get("attention.key_length") or turned or width // heads
-  for key, value in (
-    ("rope.dimension_count", turned),
-    ("attention.value_length", keys.get("attention.value_length")),
-  ):
+  size = keys.get("attention.key_length") or width // heads
+  for key in ("rope.dimension_count", "attention.value_length"):
+    value = keys.get(key)
     if value not in (None, size):
       keys.refuse(key, value, f"only the head's size, {size}, is supported")
   if not keys.get("attention.causal", True):
