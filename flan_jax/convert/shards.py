@@ -63,9 +63,12 @@ class Shards:
       _opened(self.files[other]) as file_other,
     ):
       x, y = file_one.get_slice(one), file_other.get_slice(other)
+      # A slice of these must end inside the tensor.
       return any(
-        x[i : i + rows].tobytes() != y[i : i + rows].tobytes()
-        for i in range(0, a.shape[0], rows)
+        x[i : min(i + rows, count)].tobytes()
+        != y[i : min(i + rows, count)].tobytes()
+        for count in a.shape[:1]
+        for i in range(0, count, rows)
       )
 
 
