@@ -36,6 +36,36 @@ def t5x_fixtures(shared) -> pathlib.Path:
   return shared / "fixtures" / "t5x"
 
 
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory) -> pathlib.Path:
+  """The embedded sample of every task, written as TFDS data."""
+  from flan_jax.data import catalogue, sample
+
+  return sample.write_sample(
+    tuple(catalogue.load().values()), tmp_path_factory.mktemp("sample")
+  )
+
+
+@pytest.fixture
+def sample_data(sample_dir):
+  """seqio reads the embedded sample."""
+  yield from _read_by_seqio(sample_dir)
+
+
+@pytest.fixture
+def real_data(real_tfds):
+  """seqio reads the real data."""
+  yield from _read_by_seqio(real_tfds)
+
+
+def _read_by_seqio(folder):
+  import seqio
+
+  seqio.set_tfds_data_dir_override(str(folder))
+  yield folder
+  seqio.set_tfds_data_dir_override(None)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _drop_compiled_programs():
   """A long pytest process keeps every compiled program otherwise."""
