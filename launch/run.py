@@ -130,11 +130,10 @@ def main(argv: list[str]) -> int:
       file=sys.stderr,
     )
     return 2
-  except KeyboardInterrupt:
-    print(
-      "\nstopped; the same command goes on from the last checkpoint.",
-      file=sys.stderr,
-    )
+  except KeyboardInterrupt as e:
+    # A job without checkpoints says itself what it leaves.
+    said = "stopped; the same command goes on from the last checkpoint."
+    print(f"\n{str(e) or said}", file=sys.stderr)
     return 130
   return 0
 

@@ -1,0 +1,207 @@
+"""Converts a checkpoint from any format we read to one that we write.
+
+  python launch/run.py --gin_file=gin/convert.gin \
+      --gin.INPUT_PATH=flan_t5_small --gin.OUTPUT_PATH=checkpoint_0 \
+      --gin.OUTPUT_FORMAT=t5x
+
+Tensors go from disk to disk one at a time.
+"""
+
+import difflib
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import rich.progress
+
+from flan_jax.convert import drafts, hf, load, native, shapes, t5x
+from flan_jax.convert.source import TensorSource, open_source
+from flan_jax.errors import UserError
+from flan_jax.training import progress
+
+FORMATS = ("hf", "t5x", "flan_jax")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def convert(
+  *,
+  input_path: str,
+  output_path: str,
+  output_format: str,
+  output_dtype: str | None = None,
+  scan_layers: bool = False,
+  overwrite: bool = False,
+  model: Any = None,
+) -> pathlib.Path:
+  """Writes the parameters of one checkpoint as another.
+
+      convert(input_path="flan_t5_small", output_path="checkpoint_0",
+              output_format="t5x")
+
+  Nothing is at `output_path` before all of it is. Optimiser state is not
+  converted; what is left out is said.
+
+  Args:
+    input_path: a checkpoint of any format in `convert/source.py`.
+    output_path: the folder to be made.
+    output_format: "hf", "t5x" or "flan_jax".
+    output_dtype: "float32", "bfloat16" or "float16"; None: as stored, and
+      float32 for "hf" where the tensors are of several types.
+    scan_layers: for "flan_jax": layers are stored stacked, as a MODEL with
+      scan_layers trains them. (Either kind of MODEL reads both.)
+    overwrite: whether a folder at `output_path` is replaced.
+    model: the model, for a checkpoint that does not say it (T5X, Orbax) and
+      an output that must ("hf"). Where the checkpoint says it, it is compared.
+
+  Returns:
+    output_path.
+
+  Raises:
+    UserError: an unknown format or type; an option without effect; the folder
+      exists; what reading finds wrong with the checkpoint, or with its fit to
+      `model`; no room to write.
+  """
+  _one_of("OUTPUT_FORMAT", output_format, FORMATS)
+  if output_dtype is not None:
+    _one_of("OUTPUT_DTYPE", output_dtype, DTYPES)
+  if scan_layers and output_format != "flan_jax":
+    raise UserError(
+      f"SCAN_LAYERS=True has no effect with OUTPUT_FORMAT={output_format!r},"
+      " whose layers are never stacked: remove one of the two."
+    )
+  drafts.check_free(output_path, overwrite=overwrite)
+  source = open_source(input_path)
+  config = _config(source, model, output_format)
+  display = progress.Display()
+  display.say(f"reading {source.path} ({source.format})")
+  try:
+    with _bar(display, source) as bar:
+      _write(
+        source,
+        bar,
+        pathlib.Path(output_path),
+        output_format=output_format,
+        config=config,
+        dtype=output_dtype,
+        scan_layers=scan_layers,
+        overwrite=overwrite,
+      )
+  except OSError as error:
+    raise UserError(
+      f"OUTPUT_PATH={output_path} cannot be written:"
+      f" {error.strerror or error}. Nothing was left there."
+    ) from error
+  except KeyboardInterrupt:
+    raise KeyboardInterrupt(
+      f"stopped; nothing was written to {output_path}."
+    ) from None
+  _report(display, source, pathlib.Path(output_path))
+  return pathlib.Path(output_path)
+
+
+def _write(
+  source, bar, path, *, output_format, config, dtype, scan_layers, overwrite
+):
+  common: dict[str, Any] = {
+    "tokenizer_files": source.tokenizer_files,
+    "overwrite": overwrite,
+  }
+  step = getattr(source, "step", None) or 0
+  tensors = bar.tensors(source)
+  if output_format == "hf":
+    stored = {x.dtype.name for x in source.shapes.values()}
+    same = stored.pop() if len(stored) == 1 else "float32"
+    details = getattr(source, "details", None)
+    hf.write_hf(
+      path, config, tensors, dtype=dtype or same, details=details, **common
+    )
+  elif output_format == "t5x":
+    t5x.write_t5x(path, tensors, step=step, dtype=dtype, **common)
+  else:
+    native.write_native(
+      path,
+      source.shapes,
+      tensors,
+      step=step,
+      config=config,
+      scan_layers=scan_layers,
+      dtype=dtype,
+      **common,
+    )
+
+
+def _config(source: TensorSource, model: Any, output_format: str) -> Any:
+  """The config of the model, checked where it is said twice."""
+  if model is None:
+    if source.config is None and output_format == "hf":
+      raise UserError(
+        f"{source.path} ({source.format}) does not say what model it is, and"
+        " OUTPUT_FORMAT='hf' must. Add its MODEL:"
+        " --gin_file=gin/models/t5_1_1_small.gin --gin.DROPOUT_RATE=0.1, say."
+      )
+    return source.config
+  load.check_config(source.config, model.config, str(source.path))
+  load.check_fit(source, shapes.parameter_shapes(model.config))
+  return model.config if source.config is None else source.config
+
+
+class _bar:
+  """A progress bar over the bytes of a source."""
+
+  def __init__(self, display: progress.Display, source: TensorSource):
+    self._bytes = {
+      name: math.prod(x.shape) * x.dtype.itemsize
+      for name, x in source.shapes.items()
+    }
+    self._progress = rich.progress.Progress(
+      rich.progress.BarColumn(bar_width=30),
+      rich.progress.DownloadColumn(),
+      rich.progress.TransferSpeedColumn(),
+      rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+      rich.progress.TextColumn("{task.fields[tensor]}"),
+      console=display.console,
+      disable=not display.console.is_terminal,
+    )
+    total = sum(self._bytes.values())
+    self._task = self._progress.add_task("", total=total, tensor="")
+
+  def __enter__(self):
+    self._progress.start()
+    return self
+
+  def __exit__(self, *_):
+    self._progress.stop()
+
+  def tensors(self, source: TensorSource) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and array one at a time; counted when the next is asked for."""
+    for name in source.shapes:
+      self._progress.update(self._task, tensor=name)
+      yield name, source.read(name)
+      self._progress.update(self._task, advance=self._bytes[name])
+    self._progress.update(self._task, tensor="")
+
+
+def _report(display, source, path):
+  count = sum(math.prod(x.shape) for x in source.shapes.values())
+  files = [p for p in path.rglob("*") if p.is_file()]
+  size = sum(p.stat().st_size for p in files)
+  display.say(
+    f"wrote {path}: {len(source.shapes)} tensors, {count:,} parameters,"
+    f" {len(files)} files, {size / 1e6:,.1f} MB"
+  )
+  copied = [p.name for p in source.tokenizer_files]
+  display.say(f"tokenizer: {', '.join(copied) or 'none beside the checkpoint'}")
+  left_out = getattr(source, "left_out", ())
+  if left_out:
+    display.say(f"left out: {', '.join(left_out)}")
+
+
+def _one_of(macro, value, known):
+  if value not in known:
+    near = difflib.get_close_matches(str(value), known, 1, 0.0)[0]
+    raise UserError(
+      f"{macro}={value!r}: known are {', '.join(known)}; the nearest is"
+      f" {near!r}."
+    )
