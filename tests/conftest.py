@@ -66,6 +66,20 @@ def _read_by_seqio(folder):
   seqio.set_tfds_data_dir_override(None)
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> pathlib.Path:
+  """The GGUF file of SmolLM2-135M-Instruct, once launch/smollm2.sh has run."""
+  given = os.environ.get("FLAN_JAX_SMOLLM2")
+  folder = pathlib.Path(given or ROOT / "checkpoints" / "smollm2_135m")
+  files = sorted(folder.glob("*.gguf")) if folder.is_dir() else []
+  if not files:
+    pytest.skip(
+      f"no *.gguf in {folder}: run launch/smollm2.sh, or set FLAN_JAX_SMOLLM2"
+      " to its folder"
+    )
+  return files[0]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _drop_compiled_programs():
   """A long pytest process keeps every compiled program otherwise."""

@@ -24,6 +24,8 @@ from flan_jax.data import gguf_file
 from flan_jax.errors import UserError
 
 SPACE = "\u2581"
+# Whether a space is put before a text, and what a file means that is silent.
+_PREFIX = ("add_space_prefix", True)
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+"
 _SPACES = r"\s+(?!\S)|\s+"
 _GPT2 = f"{_WORDS}|{_SPACES}"
@@ -143,9 +145,11 @@ def _read(reader: gguf.GGUFReader) -> GgufTokenizer:
     (True, gguf.TokenType.CONTROL),
     (False, gguf.TokenType.USER_DEFINED),
   ):
+    # Pieces of one's own are found where the spaces are marked already.
+    marked = kind == "llama" and not special and not get(*_PREFIX)
     tokenizer.add_tokens(
       [
-        tokenizers.AddedToken(t, special=special, normalized=False)
+        tokenizers.AddedToken(t, special=special, normalized=marked)
         for t, type_ in zip(tokens, types, strict=True)
         if type_ == wanted
       ]
@@ -240,7 +244,7 @@ def _sentencepiece(get, tokens, types):
       byte_fallback=gguf.TokenType.BYTE in types,
     )
   )
-  prefix = get("add_space_prefix", True)
+  prefix = get(*_PREFIX)
   steps = [normalizers.Prepend(SPACE)] if prefix else []
   tokenizer.normalizer = normalizers.Sequence(
     [*steps, normalizers.Replace(" ", SPACE)]
@@ -295,11 +299,13 @@ def _add_ends(tokenizer: tokenizers.Tokenizer, config: dict):
       )
     ends.append(token if config[f"add_{name}_token"] else None)
   if any(ends):
-    pieces = [ends[0], "$A", ends[1]]
-    single = [p for p in pieces if p]
+    first, second = (
+      [piece for piece in (ends[0], text, ends[1]) if piece]
+      for text in ("$A", "$B:1")
+    )
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-      single=single,
-      pair=[*single, *(f"{p}:1" for p in single)],
+      single=first,
+      pair=first + second,
       special_tokens=[
         (t, tokenizer.token_to_id(t)) for t in set(ends) - {None}
       ],

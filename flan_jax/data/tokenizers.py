@@ -72,11 +72,8 @@ class TokenizerVocabulary(seqio.Vocabulary):
       self._tokenizer = self._read()
       config = _config(self.path)
       ends = generation_ends(self.path)
-    special = {
-      token.content: id_
-      for id_, token in self._tokenizer.get_added_tokens_decoder().items()
-      if token.special
-    }
+    added = self._tokenizer.get_added_tokens_decoder()
+    special = {t.content: id_ for id_, t in added.items() if t.special}
     self._eos = self._id("eos", eos or config.get("eos_token"), special)
     first = self._tokenizer.id_to_token(0)
     default = first if first in special else None
@@ -84,7 +81,7 @@ class TokenizerVocabulary(seqio.Vocabulary):
     self._pad = self._eos if pad is None else self._id("pad", pad, special)
     self._bos = self._optional(config.get("bos_token"))
     self.begin_id = self._begin(config)
-    turns = (id_ for t, id_ in special.items() if t in TURN_ENDS)
+    turns = (id_ for id_, t in added.items() if t.content in TURN_ENDS)
     self.end_ids = tuple(dict.fromkeys((self._eos, *turns, *ends)))
     # What a copy is made from: reading a GGUF file again takes seconds.
     self._json = self._tokenizer.to_str()

@@ -1,8 +1,5 @@
 """GGUF files against transformers: equal logits, every quantisation."""
 
-import os
-import pathlib
-
 import flax.traverse_util
 import gguf
 import jax
@@ -20,7 +17,6 @@ from flan_jax.models.decoder import DecoderOnly
 from tests.convert import gguf_files
 
 Kind = gguf.GGMLQuantizationType
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SMALL = dict(
   vocab_size=61,
   hidden_size=32,
@@ -300,19 +296,6 @@ def read_by_transformers(path):
 
 
 # ------------------------------------------------------------- the real file
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-  """SmolLM2-135M-Instruct, where somebody has run launch/smollm2.sh."""
-  folder = os.environ.get("FLAN_JAX_SMOLLM2")
-  folder = pathlib.Path(folder or ROOT / "checkpoints" / "smollm2_135m")
-  files = sorted(folder.glob("*.gguf")) if folder.is_dir() else []
-  if not files:
-    pytest.skip(
-      f"no *.gguf in {folder}: run launch/smollm2.sh, or set FLAN_JAX_SMOLLM2"
-    )
-  return files[0]
 
 
 @pytest.mark.slow
