@@ -10,7 +10,8 @@ from flan_jax.data import catalogue
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval.evaluation import Evaluation
-from flan_jax.models import t5
+from flan_jax.eval.evaluation_set import EvaluationSet
+from flan_jax.models import decoder, t5
 from flan_jax.training import checkpoint, optimiser, state
 
 
@@ -20,19 +21,26 @@ def vocabulary():
   catalogue.unregister()
 
 
-@pytest.fixture
-def settings(vocabulary, monkeypatch):
+def made(kind, vocab_size):
+  sizes = {
+    "vocab_size": vocab_size, "emb_dim": 8, "num_heads": 1, "head_dim": 8,
+    "mlp_dim": 8,
+  }
+  if kind == "decoder_only":
+    return decoder.DecoderOnly(decoder.DecoderConfig(num_layers=1, **sizes))
+  return t5.EncoderDecoder(
+    t5.T5Config(num_encoder_layers=1, num_decoder_layers=1, **sizes)
+  )
+
+
+@pytest.fixture(params=["encoder_decoder", "decoder_only"])
+def settings(request, vocabulary, monkeypatch):
   monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
   return {
     "eval_mixture_or_task_name": catalogue.registered_name("wnli"),
     "task_feature_lengths": {"inputs": 256, "targets": 32},
     "vocabulary": vocabulary,
-    "model": t5.EncoderDecoder(
-      t5.T5Config(
-        vocab_size=vocabulary.vocab_size, emb_dim=8, num_heads=1, head_dim=8,
-        mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1,
-      )
-    ),
+    "model": made(request.param, vocabulary.vocab_size),
     "eval_examples": 4,
     "batch_size": 8,
   }
@@ -66,3 +74,27 @@ def test_a_checkpoint_that_is_not_there(settings, tmp_path):
       output_dir=tmp_path / "out",
     )
   assert not (tmp_path / "out").exists()
+
+
+def test_answers_by_ranking_and_generation(settings, tmp_path):
+  """Both at once; the inputs of a decoder begin with its begin id."""
+  model = settings["model"]
+  rows = EvaluationSet.prepare(
+    [catalogue.get("wnli"), catalogue.get("e2e_nlg")],
+    vocabulary=settings["vocabulary"],
+    lengths={"inputs": 256, "targets": 8},
+    batch_size=8, max_examples=2, splits=("test",), kind=model.kind,
+  )
+  begun = model.kind == "decoder_only"
+  for example in rows.examples["test"]:
+    assert (example.inputs[0] == 0) == begun
+  params = model.init(jax.random.key(0))
+  result = evaluate.evaluate_tasks(model, params, rows)
+  assert set(result.tasks) == {"wnli", "e2e_nlg"}
+  lines = tmp_path / "predictions.jsonl"
+  again = evaluate.evaluate_tasks(
+    model, params, rows, predictions=lines, splits=("test",)
+  )
+  assert again.headline == result.headline
+  kinds = {type(json.loads(x)["prediction"]) for x in lines.open()}
+  assert kinds == {int, str}

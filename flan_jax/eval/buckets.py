@@ -132,7 +132,10 @@ def example_name(example: Any) -> str:
 
 
 def check_input(
-  example: Any, limit: int, name: Callable[[Any], str] = example_name
+  example: Any,
+  limit: int,
+  name: Callable[[Any], str] = example_name,
+  limit_name: str = "TASK_FEATURE_LENGTHS",
 ) -> None:
   """Raises UserError for an example without a token, or with over `limit`."""
   if not len(example.inputs):
@@ -143,7 +146,7 @@ def check_input(
   if len(example.inputs) > limit:
     raise UserError(
       f"{name(example)}: its input of {len(example.inputs)} tokens is over the"
-      f" limit of {limit}; raise TASK_FEATURE_LENGTHS."
+      f" limit of {limit}; raise {limit_name}."
     )
 
 

@@ -94,6 +94,7 @@ def plan(
   batch_size: int,
   lengths: Mapping[str, int],
   name: Callable[[Any], str] = buckets.example_name,
+  limit_name: str = "TASK_FEATURE_LENGTHS",
 ) -> Plan:
   """Batches that answer every example.
 
@@ -102,6 +103,7 @@ def plan(
     batch_size: inputs per batch.
     lengths: `inputs` and `targets`, the limits in tokens.
     name: what messages call an example.
+    limit_name: what they call the option that limits inputs.
 
   Raises:
     UserError: an input that is empty or over the limit.
@@ -109,7 +111,7 @@ def plan(
   buckets.check_lengths(lengths, batch_size)
   distinct: dict[bytes, list[int]] = {}
   for number, example in enumerate(examples):
-    buckets.check_input(example, lengths["inputs"], name)
+    buckets.check_input(example, lengths["inputs"], name, limit_name)
     distinct.setdefault(example.inputs.tobytes(), []).append(number)
   sizes = buckets.INPUT_SIZES(lengths["inputs"])
   shaped = [

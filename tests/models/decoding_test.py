@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.models import decoding, decoding_config, stop_strings
+from flan_jax.models import (
+  decoder,
+  decoding,
+  decoding_config,
+  stop_strings,
+)
 from flan_jax.models.decoding_config import DecodeConfig
-from tests.models import recurrent
+from tests.models import fixtures, recurrent
+from tests.models.decoder_test import T5X_CONFIG
 
 PROMPTS = [[3, 4, 5], [7], [2, 2, 9, 0, 1, 11], [0], [5, 8, 3, 2]]
 
@@ -168,6 +174,30 @@ def test_the_loop_stops_when_all_rows_have_ended():
   decoded = decoding.decode(Counted(), params, padded([[3], []]), config)
   assert answers(decoded) == [[[first]], [[]]]
   assert steps == []
+
+
+def test_the_decoder_of_t5x_goes_on_as_in_t5x(t5x_fixtures):
+  """T5X writes the new tokens alone, padded with 0."""
+  folder = t5x_fixtures / "decoder_only"
+  arrays = fixtures.load(folder / "batch.npz")
+  model = decoder.DecoderOnly(T5X_CONFIG)
+  decoded = decoding.decode(
+    model,
+    fixtures.unflatten(fixtures.load(folder / "params_step4.npz")),
+    np.where(
+      arrays["decoder_causal_attention"] > 0,
+      arrays["decoder_input_tokens"],
+      -1,
+    ),
+    DecodeConfig(max_decode_len=20, end_ids=(1,), return_scores=True),
+  )
+  np.testing.assert_array_equal(
+    np.maximum(decoded.tokens_BKT[:, 0], 0), arrays["greedy_decodes"]
+  )
+  # The last row's targets are EOS alone: T5X's score of them is its log p.
+  np.testing.assert_allclose(
+    decoded.scores_BK[-1, 0], arrays["score"][-1], 1e-5
+  )
 
 
 LETTERS = "ab cd\nefgh.X"
