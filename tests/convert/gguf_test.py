@@ -11,10 +11,11 @@ from transformers.integrations.gguf import dequant
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from flan_jax.convert import gguf as gguf_source
-from flan_jax.convert import gguf_config, source
+from flan_jax.convert import gguf_config, load, source
 from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderOnly
 from tests.convert import gguf_files
+from tests.models import sizes_test
 
 Kind = gguf.GGMLQuantizationType
 SMALL = dict(
@@ -299,10 +300,10 @@ def read_by_transformers(path):
 
 
 @pytest.mark.slow
-def test_smollm2_is_what_transformers_reads(smollm2):
-  opened = source.open_source(smollm2)
-  assert sum(np.prod(s.shape) for s in opened.shapes.values()) == 134_515_008
-  model, params = params_of(opened)
+def test_smollm2_is_what_transformers_reads(smollm2, tmp_path):
+  gin = sizes_test.ROOT / "gin" / "models" / "smollm2_135m.gin"
+  model = sizes_test.model_of(gin, tmp_path)
+  params = load.load_params(smollm2.parent, model)
   theirs = read_by_transformers(smollm2)
   ids_BT = np.random.default_rng(0).integers(3, 49_152, (2, 48))
   batch = {"decoder_input_tokens": ids_BT.astype(np.int32)}
