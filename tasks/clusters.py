@@ -36,7 +36,19 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "wmt16_translate_tren",
   ),
   "misc": ("trec",),
-  "summarization": ("ag_news", "gigaword", "samsum"),
+  "summarization": (
+    "aeslc",
+    "ag_news",
+    "cnn_dailymail",
+    "gigaword",
+    "multi_news",
+    "newsroom",
+    "opinion_abstracts_idebate",
+    "opinion_abstracts_rotten_tomatoes",
+    "samsum",
+    "wiki_lingua_english_en",
+    "xsum",
+  ),
 }
 
 # What a cluster is called in a mixture's name where that is not its folder.

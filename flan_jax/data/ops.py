@@ -48,6 +48,21 @@ def listed(row: Row, texts: tf.Tensor, inline: str, lines: str, by="; ") -> Row:
   }
 
 
+def numbered(row: Row, texts: tf.Tensor, field: str, most: int = 10) -> Row:
+  r"""The row with the first `most` texts of a sequence as a numbered list.
+
+  >>> row = numbered({}, tf.constant(["Dull.", "Loud."]), "reviews")
+  >>> row["reviews"].numpy()
+  b'1. Dull.\n2. Loud.'
+
+  No texts make an empty field, and such a row is left out.
+  """
+  texts = texts[:most]
+  number = tf.strings.as_string(1 + tf.range(tf.size(texts)))
+  lines = tf.strings.join([number, texts], separator=". ")
+  return {**row, field: tf.strings.reduce_join(lines, separator="\n")}
+
+
 def accepted(row: Row) -> Row:
   """The row with `answers`: its target and its references, each once.
 

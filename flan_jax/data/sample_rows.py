@@ -12,10 +12,11 @@ from flan_jax.data.spec import Features, Task
 from flan_jax.errors import UserError
 
 _SPLIT = "split"
+_Dict = tfds.features.FeaturesDict
 
 
 def read(
-  text: str, file: str, features: tfds.features.FeaturesDict
+  text: str, file: str, features: _Dict
 ) -> dict[str, list[dict[str, Any]]]:
   """Rows by split, every feature present.
 
@@ -115,14 +116,14 @@ def _check_value(value, feature, where: str):
 def _misfit(value, feature) -> str | None:
   if isinstance(feature, tfds.features.ClassLabel):
     return None  # its encoder takes a name or an index within the range
-  if isinstance(feature, Mapping):
+  if isinstance(feature, _Dict):
     if not isinstance(value, dict) or set(value) != set(feature):
       return f"an object with {', '.join(feature)} is needed."
     return next(
       filter(None, (_misfit(value[k], feature[k]) for k in feature)), None
     )
   if isinstance(feature, tfds.features.Sequence):
-    if isinstance(feature.feature, Mapping) and isinstance(value, dict):
+    if isinstance(feature.feature, _Dict) and isinstance(value, dict):
       return None
     if not isinstance(value, list):
       return "a list is needed."
@@ -146,8 +147,8 @@ def _filler(name: str, feature, row: int):
     return -1
   if isinstance(feature, tfds.features.Sequence):
     inner = feature.feature
-    return {k: [] for k in inner} if isinstance(inner, Mapping) else []
-  if isinstance(feature, Mapping):
+    return {k: [] for k in inner} if isinstance(inner, _Dict) else []
+  if isinstance(feature, _Dict):
     return {k: _filler(k, f, row) for k, f in feature.items()}
   dtype = np.dtype(feature.np_dtype)
   if dtype == np.dtype(object) or dtype.kind in "SUO":

@@ -176,7 +176,9 @@ class TfdsSource(Source):
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
   def _builder(self):
-    return tfds_builder(self.tfds.name, self.tfds.version)
+    return tfds_builder(
+      self.tfds.name, self.tfds.version, self.tfds.manual
+    )
 
 
 def data_dir() -> pathlib.Path:
@@ -195,8 +197,10 @@ def data_dir() -> pathlib.Path:
   return pathlib.Path(chosen).expanduser()
 
 
-def tfds_builder(name: str, version: str):
+def tfds_builder(name: str, version: str, manual: str | None = None):
   """The read-only builder of a prepared dataset, from its folder alone.
+
+  `manual` is said of files to be fetched by hand (`spec.Tfds`).
 
   Raises:
     NotPreparedError: naming the version, those that are there, the folder and
@@ -206,7 +210,7 @@ def tfds_builder(name: str, version: str):
   try:
     return _builder_in(folder, name, version)
   except FileNotFoundError:
-    raise _not_prepared(folder, name, version) from None
+    raise _not_prepared(folder, name, version, manual) from None
 
 
 @functools.cache
@@ -229,17 +233,18 @@ def _dataset_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
   return directory
 
 
-def _not_prepared(folder: pathlib.Path, name: str, version: str):
+def _not_prepared(folder: pathlib.Path, name: str, version: str, manual):
   there = _dataset_folder(folder, name)
   found = sorted(
     p.parent.name for p in there.glob("*.*.*/dataset_info.json")
   )
   note = ""
-  try:
-    builder = tfds.builder_cls(name.partition("/")[0])
-    manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  except Exception:  # whatever the installed TFDS cannot say is left out
-    manual = None
+  if manual is None:
+    try:
+      builder = tfds.builder_cls(name.partition("/")[0])
+      manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    except Exception:  # whatever the installed TFDS cannot say is left out
+      manual = None
   if manual:
     asked = " ".join(manual.split())
     note = (

@@ -40,11 +40,14 @@ class Tfds:
   """A TFDS dataset: `name` with its config, the version that TFDS serves.
 
   `paper_version` is what the paper pinned where TFDS no longer serves it.
+  `manual` says which files have to be fetched by hand, "" that none has, where
+  TFDS's own instructions (None: they are shown) do not say so.
   """
 
   name: str
   version: str
   paper_version: str | None = None
+  manual: str | None = None
 
   @property
   def spec(self) -> str:
@@ -52,11 +55,13 @@ class Tfds:
     return f"{self.name}:{self.version}"
 
 
-def tfds(spec: str, *, paper_version: str | None = None) -> Tfds:
+def tfds(
+  spec: str, *, paper_version: str | None = None, manual: str | None = None
+) -> Tfds:
   """A TFDS source from `name[/config]:version`.
 
-  >>> tfds("super_glue/rte:1.0.2")
-  Tfds(name='super_glue/rte', version='1.0.2', paper_version=None)
+  >>> tfds("super_glue/rte:1.0.2").version
+  '1.0.2'
 
   Raises:
     SpecError: the version is missing; seqio insists on one.
@@ -67,7 +72,7 @@ def tfds(spec: str, *, paper_version: str | None = None) -> Tfds:
       f"tfds({spec!r}) has no version: write name[/config]:X.Y.Z, the version"
       " that the installed TFDS serves."
     )
-  return Tfds(name, version, paper_version)
+  return Tfds(name, version, paper_version, manual)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,13 @@ TASK = dataclasses.replace(
   wmt16_translate_deen.TASK,
   name="wmt16_translate_csen",
   paper_name="WMT-16 EN/CS",
-  source=tfds("wmt16_translate/cs-en:1.0.0"),
+  source=tfds(
+    "wmt16_translate/cs-en:1.0.0",
+    manual="czeng16pre.deduped-ignoring-sections.txt.gz, from"
+    " http://ufal.mff.cuni.cz/czeng/czeng16pre",
+  ),
   target="cs",
   templates=wmt16_translate_deen.templates("Czech"),
   family=None,
-  notes=("TFDS needs CzEng 1.6pre, whose files are fetched by hand; flan_jax says so where they are missing.",),
+  notes=("TFDS needs a file of CzEng 1.6pre that is fetched by hand; the source names it.",),
 )

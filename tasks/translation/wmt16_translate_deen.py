@@ -25,7 +25,7 @@ def templates(language):
 TASK = Task(
   name="wmt16_translate_deen",
   paper_name="WMT-16 EN/DE",
-  source=tfds("wmt16_translate/de-en:1.0.0"),
+  source=tfds("wmt16_translate/de-en:1.0.0", manual=""),
   splits=Splits(validation=first("validation", 200), test="test"),
   inputs={"english": "en"},
   target="de",

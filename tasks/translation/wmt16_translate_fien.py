@@ -10,7 +10,7 @@ TASK = dataclasses.replace(
   wmt16_translate_deen.TASK,
   name="wmt16_translate_fien",
   paper_name="WMT-16 EN/FI",
-  source=tfds("wmt16_translate/fi-en:1.0.0"),
+  source=tfds("wmt16_translate/fi-en:1.0.0", manual=""),
   target="fi",
   templates=wmt16_translate_deen.templates("Finnish"),
   family=None,

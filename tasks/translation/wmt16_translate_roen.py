@@ -10,7 +10,7 @@ TASK = dataclasses.replace(
   wmt16_translate_deen.TASK,
   name="wmt16_translate_roen",
   paper_name="WMT-16 EN/RO",
-  source=tfds("wmt16_translate/ro-en:1.0.0"),
+  source=tfds("wmt16_translate/ro-en:1.0.0", manual=""),
   target="ro",
   templates=wmt16_translate_deen.templates("Romanian"),
   family=None,

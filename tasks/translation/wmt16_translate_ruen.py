@@ -10,9 +10,12 @@ TASK = dataclasses.replace(
   wmt16_translate_deen.TASK,
   name="wmt16_translate_ruen",
   paper_name="WMT-16 EN/RU",
-  source=tfds("wmt16_translate/ru-en:1.0.0"),
+  source=tfds(
+    "wmt16_translate/ru-en:1.0.0",
+    manual="1mcorpus.zip, from https://translate.yandex.ru/corpus?lang=en",
+  ),
   target="ru",
   templates=wmt16_translate_deen.templates("Russian"),
   family=None,
-  notes=("TFDS needs the Yandex corpus, whose file is fetched by hand; flan_jax says so where it is missing.",),
+  notes=("TFDS needs a file of the Yandex corpus that is fetched by hand; the source names it.",),
 )

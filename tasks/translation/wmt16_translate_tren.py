@@ -10,7 +10,7 @@ TASK = dataclasses.replace(
   wmt16_translate_deen.TASK,
   name="wmt16_translate_tren",
   paper_name="WMT-16 EN/TR",
-  source=tfds("wmt16_translate/tr-en:1.0.0"),
+  source=tfds("wmt16_translate/tr-en:1.0.0", manual=""),
   target="tr",
   templates=wmt16_translate_deen.templates("Turkish"),
   family=None,

@@ -17,3 +17,10 @@ def test_listed_and_accepted_leave_the_rest():
   assert out["answers"].numpy().tolist() == [b"a", b"b"]
   assert (out["one"], out["many"]) == ("b; a", "b\na")
   assert out["target"] is row["target"]
+
+
+def test_numbered_stops_at_the_most():
+  texts = tf.constant([f"t{i}" for i in range(12)])
+  lines = ops.numbered({}, texts, "list")["list"].numpy().decode().split("\n")
+  assert lines == [f"{i + 1}. t{i}" for i in range(10)]
+  assert ops.numbered({}, texts[:0], "list")["list"] == ""
