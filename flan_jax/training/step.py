@@ -22,7 +22,8 @@ import optax
 from jaxtyping import Array, Float
 
 from flan_jax.errors import UserError
-from flan_jax.training import loss
+from flan_jax.models.head import Head
+from flan_jax.training import loss, vocabulary_loss
 from flan_jax.training.loss import LossConfig, LossSums
 from flan_jax.training.optimiser import Optimiser
 from flan_jax.training.state import TrainState
@@ -34,12 +35,15 @@ _WEIGHTS = "decoder_loss_weights"
 
 
 class Model(Protocol):
-  """What a step needs of a model: `models/t5.py: EncoderDecoder` has it."""
+  """What a step needs of a model: both kinds in `models` have it."""
 
-  def logits(
+  def hidden(
     self, params: Any, batch: Batch, *, dropout_rng: Array | None = None
-  ) -> Float[Array, "B T V"]:
-    """Teacher-forced logits; dropout iff a key is given."""
+  ) -> Float[Array, "B T D"]:
+    """What the head multiplies; dropout iff a key is given."""
+
+  def head(self, params: Any) -> Head:
+    """The matrix to the vocabulary."""
 
 
 def train_step(
@@ -62,7 +66,7 @@ def train_step(
     state: may be donated.
     batch: the whole batch, all micro-batches; any array it has is split along
       its first axis.
-    model: `.logits(params, batch, dropout_rng=)`.
+    model: `.hidden(params, batch, dropout_rng=)` and `.head(params)`.
     optimiser: of `optimiser.py`.
     loss_config: z-loss, label smoothing, and what the sum is divided by.
     accumulate: number of micro-batches; divides B. Memory for activations
@@ -95,8 +99,7 @@ def train_step(
     rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
 
   def summed_loss(params, micro_batch, micro_rng):
-    logits_BTV = model.logits(params, micro_batch, dropout_rng=micro_rng)
-    sums = _sums(logits_BTV, micro_batch, loss_config)
+    sums = _sums(model, params, micro_batch, loss_config, micro_rng)
     return sums.loss, sums
 
   gradients, sums = _accumulated(
@@ -166,8 +169,7 @@ def eval_step(
   weights_BT, _ = loss.token_weights(batch, loss_config.normalizing_factor)
 
   def sums_of(params, micro_batch, _):
-    logits_BTV = model.logits(params, micro_batch)
-    return None, _sums(logits_BTV, micro_batch, loss_config)
+    return None, _sums(model, params, micro_batch, loss_config)
 
   _, sums = _accumulated(
     sums_of, params, {**batch, _WEIGHTS: weights_BT}, None, accumulate
@@ -206,9 +208,10 @@ def summary(sums: Iterable[LossSums]) -> dict[str, float]:
   }
 
 
-def _sums(logits_BTV, batch, loss_config):
-  return loss.cross_entropy(
-    logits_BTV,
+def _sums(model, params, batch, loss_config, rng=None):
+  return vocabulary_loss.cross_entropy(
+    model.hidden(params, batch, dropout_rng=rng),
+    model.head(params),
     batch["decoder_target_tokens"],
     batch[_WEIGHTS],
     z_loss=loss_config.z_loss,

@@ -8,7 +8,7 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.models import stack, t5
-from flan_jax.training import loss
+from flan_jax.training import vocabulary_loss
 from tests.models import fixtures
 
 GOLDEN = "run python tests/testdata/t5/make.py if the reference should change"
@@ -20,9 +20,11 @@ def t5x(request, t5x_fixtures):
 
 
 def summed_loss(params, model, batch, weights_BT):
-  logits_BTV = model.logits(params, batch)
+  hidden_BTD, head = model.hidden(params, batch), model.head(params)
   targets_BT = batch["decoder_target_tokens"]
-  return loss.cross_entropy(logits_BTV, targets_BT, weights_BT).loss
+  return vocabulary_loss.cross_entropy(
+    hidden_BTD, head, targets_BT, weights_BT
+  ).loss
 
 
 gradient = jax.jit(jax.value_and_grad(summed_loss), static_argnums=1)
@@ -43,7 +45,10 @@ def test_logits_loss_and_gradients_are_those_of_pytorch():
   def cross_entropy(params):
     logits_BTV = model.logits(params, batch)
     weights_BT = targets_BT > 0
-    sums = loss.cross_entropy(logits_BTV, targets_BT, weights_BT, z_loss=0.0)
+    hidden_BTD, head = model.hidden(params, batch), model.head(params)
+    sums = vocabulary_loss.cross_entropy(
+      hidden_BTD, head, targets_BT, weights_BT, z_loss=0.0
+    )
     return sums.loss, logits_BTV
 
   (value, logits_BTV), grads = jax.jit(cross_entropy)(params)

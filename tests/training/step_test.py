@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
+from flan_jax.models.head import Head
 from flan_jax.models.t5 import EncoderDecoder, T5Config
 from flan_jax.training import loss, optimiser, schedule, state, step
 from tests.training import t5x_reference
@@ -30,7 +31,7 @@ class TinyModel:
       "head": {"kernel": jax.random.normal(keys[1], (D, V))},
     }
 
-  def logits(self, params, batch, *, dropout_rng=None):
+  def hidden(self, params, batch, *, dropout_rng=None):
     table = params["embedding"]
     inputs_BSD = table[batch["encoder_input_tokens"]]
     x_BTD = table[batch["decoder_input_tokens"]]
@@ -40,7 +41,13 @@ class TinyModel:
         dropout_rng, 1 - self.dropout_rate, x_BTD.shape
       )
       x_BTD = jnp.where(keep, x_BTD, 0.0)
-    return x_BTD @ params["head"]["kernel"]
+    return x_BTD
+
+  def head(self, params):
+    return Head(params["head"]["kernel"])
+
+  def logits(self, params, batch):
+    return self.head(params).logits(self.hidden(params, batch))
 
 
 def ragged_batch(seed=0):
@@ -144,9 +151,9 @@ def test_metrics_are_what_they_say():
 @pytest.mark.parametrize(("spoil", "accumulate"), [("nan", 1), ("inf", 4)])
 def test_a_step_that_is_not_finite_changes_nothing(spoil, accumulate):
   class Spoilt(TinyModel):
-    def logits(self, params, batch, *, dropout_rng=None):
-      logits_BTV = super().logits(params, batch)
-      return logits_BTV.at[0, 0, 0].multiply(float(spoil))
+    def hidden(self, params, batch, *, dropout_rng=None):
+      hidden_BTD = super().hidden(params, batch)
+      return hidden_BTD.at[0, 0, 0].multiply(float(spoil))
 
   good = step_function(accumulate=accumulate)
   bad = step_function(Spoilt(), accumulate=accumulate)
