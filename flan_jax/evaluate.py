@@ -108,6 +108,7 @@ def evaluate(
   initial_checkpoint_path: str,
   output_dir: str | os.PathLike,
   batch_size: int = 32,
+  wrapper: template.Wrapper = template.PLAIN,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   eval_examples: int | None = None,
@@ -127,6 +128,7 @@ def evaluate(
       `convert/source.py`: a MODEL_DIR of ours, a Hugging Face folder, ...
     output_dir: where the files go; made if it is not there.
     batch_size: inputs per batch.
+    wrapper: what surrounds every prompt.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     eval_examples: rows at most per task and split; None: all.
@@ -138,7 +140,7 @@ def evaluate(
   Raises:
     UserError: a name, a dataset, a checkpoint or a folder that is not there.
   """
-  catalogue.register(vocabulary)
+  catalogue.register(vocabulary, wrapper=wrapper)
   data = directory_lib.choose(tfds_data_dir, catalogue.load())
   held_out = mixtures.resolve(
     eval_mixture_or_task_name, missing_datasets, split="test"
@@ -149,6 +151,8 @@ def evaluate(
     lengths=task_feature_lengths,
     batch_size=batch_size,
     max_examples=eval_examples,
+    wrapper=wrapper,
+    form_of=mixtures.forms_of(held_out),
     kind=model.kind,
   )
   params = load.load_params(initial_checkpoint_path, model)

@@ -20,7 +20,13 @@ import jax
 
 from flan_jax import evaluate, summary
 from flan_jax.convert import load, native
-from flan_jax.data import catalogue, features, mixtures, template
+from flan_jax.data import (
+  catalogue,
+  features,
+  inventory,
+  mixtures,
+  template,
+)
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
@@ -60,9 +66,7 @@ def train(
   train_steps: int,
   batch_size: int,
   mixture_or_task_module: str | None = None,
-  prompt_prefix: str = "",
-  prompt_suffix: str = "",
-  inputs_eos: bool = True,
+  wrapper: template.Wrapper = template.PLAIN,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   model_dir: str | None = None,
@@ -92,9 +96,7 @@ def train(
     train_steps: updates in all.
     batch_size: packed rows an update, over all devices and micro-batches.
     mixture_or_task_module: module to import, which registers seqio tasks.
-    prompt_prefix: text before every prompt.
-    prompt_suffix: text after every prompt.
-    inputs_eos: whether EOS stands between a prompt and its answer.
+    wrapper: what surrounds every prompt, in training and evaluation.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     model_dir: the run's folder; None makes one under `runs/`.
@@ -134,13 +136,16 @@ def train(
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, microbatches)
   checks.vocabulary(vocabulary, model)
+  vocabulary_lib.check_padding(vocabulary, model.kind)
+  convert = features.batches_for(
+    model.kind, vocabulary_lib.begin_id(vocabulary)
+  )
   rows = batch_size // microbatches
   logits = rows * task_feature_lengths["targets"] * model.config.vocab_size
   if 4 * logits > allocator.ALWAYS_MAPPED:
     allocator.keep_freed_memory()
 
   # Data: names -> tasks -> what is there.
-  wrapper = template.Wrapper(prompt_prefix, prompt_suffix, inputs_eos)
   catalogue.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
@@ -160,8 +165,8 @@ def train(
     {
       "source": "sample" if data.embedded else str(data.path.resolve()),
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
-      "train": _described(mixture_or_task_name, training),
-      "eval": _described(eval_mixture_or_task_name, held_out),
+      "train": inventory.described(mixture_or_task_name, training),
+      "eval": inventory.described(eval_mixture_or_task_name, held_out),
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
     }
   )
@@ -192,7 +197,7 @@ def train(
   batches = input_lib.ReadAhead(
     input_lib.training_batches(
       training,
-      convert=features.encoder_decoder_batches,
+      convert=convert,
       lengths=lengths,
       batch_size=batch_size,
       seed=random_seed,
@@ -238,7 +243,7 @@ def train(
     training,
     model=model,
     loss_config=loss_config,
-    convert=features.encoder_decoder_batches,
+    convert=convert,
     lengths=lengths,
     batch_size=batch_size,
     mesh=mesh,
@@ -343,42 +348,11 @@ def train(
   return folder
 
 
-def _described(name: str | None, resolved) -> dict[str, Any]:
-  """What identifies the data of a run: per task fingerprint, rows, rate."""
-  if resolved is None:
-    return {}
-  prints = {
-    catalogue.registered_name(t.name): catalogue.fingerprint(t)
-    for t in mixtures.catalogue_tasks(resolved)
-  }
-  return {
-    "mixture": name,
-    "tasks": {
-      task: {
-        "fingerprint": prints.get(task, ""),
-        "rows": dict(resolved.rows[task]),
-        "rate": resolved.rates[task],
-        "copy": mixtures.copy_fingerprint(resolved, task),
-      }
-      for task in resolved.present
-    },
-  }
-
-
 def _left_out(folder, training, lengths) -> dict[str, dict[str, int]]:
   """Training rows that are not used, by task and reason; counted once."""
   path = folder / "left_out.json"
   if not path.exists():
-    counts = mixtures.count(training, "train", lengths)
-    found = {
-      name: {
-        "not_kept": c.not_kept,
-        "incomplete": c.incomplete,
-        "too_long": c.too_long,
-      }
-      for name, c in counts.items()
-    }
-    _write(path, found)
+    _write(path, inventory.left_out(training, lengths))
   return json.loads(path.read_text())
 
 

@@ -195,11 +195,25 @@ def catalogue_tasks(*resolved: Resolved | None) -> list[spec.Task]:
   """
   found = {}
   for one in resolved:
-    for task in seqio.get_subtasks(one.mixture) if one is not None else ():
-      ours = catalogue.of_seqio(task)
-      if ours is not None:
-        found[ours.name] = ours
+    for task in by_seqio_name(one).values() if one is not None else ():
+      found[task.name] = task
   return list(found.values())
+
+
+def by_seqio_name(resolved: Resolved) -> dict[str, spec.Task]:
+  """Our tasks of a mixture by their names in seqio's registry."""
+  tasks = seqio.get_subtasks(resolved.mixture)
+  ours = {t.name: catalogue.of_seqio(t) for t in tasks}
+  return {name: task for name, task in ours.items() if task is not None}
+
+
+def forms_of(resolved: Resolved) -> dict[str, forms.Form]:
+  """The form in which a mixture has each of our tasks, by our name."""
+  return {
+    catalogue.of_seqio(t).name: catalogue.form_of(t)
+    for t in seqio.get_subtasks(resolved.mixture)
+    if catalogue.of_seqio(t) is not None
+  }
 
 
 def _registered(name: str) -> seqio.Mixture | seqio.Task:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import catalogue, spec, template
+from flan_jax.data import catalogue, forms, spec, template
 from flan_jax.data import evaluation as evaluation_data
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
@@ -60,6 +60,7 @@ class EvaluationSet:
     splits: Sequence[str] = SPLITS,
     wrapper: template.Wrapper = template.PLAIN,
     cluster_of: Mapping[str, str] | None = None,
+    form_of: Mapping[str, forms.Form] | None = None,
     kind: str = "encoder_decoder",
   ) -> "EvaluationSet":
     """Reads and renders every task's rows with all its scored templates.
@@ -73,6 +74,8 @@ class EvaluationSet:
       splits: what to read: `validation`, `test` or both.
       wrapper: text around each prompt, as in the training mixture.
       cluster_of: task name -> cluster; default: `tasks/clusters.py`.
+      form_of: task name -> form (templates and exemplars), of tasks that are
+        not evaluated with all ten templates.
       kind: `kind` of the models to evaluate. The inputs of a decoder-only
         model begin with the vocabulary's begin id, where it has one; choices
         and answers go on from the inputs' last token.
@@ -96,14 +99,16 @@ class EvaluationSet:
     for split in splits:
       examples[split] = []
       for task in tasks:
+        form = (form_of or {}).get(task.name, forms.PLAIN)
         rows = evaluation_data.evaluation_examples(
           task,
           split,
           vocabulary=vocabulary,
           lengths=lengths,
-          templates=protocol.scored_templates(task),
+          templates=protocol.scored_templates(task, form),
           max_examples=max_examples,
           wrapper=wrapper,
+          shots=form.shots,
         )
         if not rows:
           raise UserError(

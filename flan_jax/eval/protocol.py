@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from flan_jax.data import forms, spec
 from flan_jax.errors import UserError
 from flan_jax.eval import metrics as metrics_lib
 
@@ -219,14 +220,18 @@ def summarise(
   )
 
 
-def scored_templates(task: "object") -> tuple[int, ...]:
-  """Numbers of the templates that ask for the answer.
+def scored_templates(
+  task: spec.Task, form: forms.Form = forms.PLAIN
+) -> tuple[int, ...]:
+  """Numbers of the templates of a form that ask for the answer.
 
-  For a task with choices these are its rankable templates.
+  For a task with choices these are the rankable ones.
   """
   if task.kind == "classification":
-    return task.rankable_templates
-  return tuple(i for i, t in enumerate(task.templates) if not t.turned_around)
+    return tuple(n for n in form.templates if forms.rankable(task, n))
+  return tuple(
+    n for n in form.templates if not forms.template(task, n).turned_around
+  )
 
 
 def clusters(results: Iterable[TaskResult]) -> dict[str, ClusterResult]:
