@@ -12,6 +12,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from flan_jax.convert import gguf as gguf_source
 from flan_jax.convert import gguf_config, load, source
+from flan_jax.data import vocabulary
 from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderOnly
 from tests.convert import gguf_files
@@ -167,6 +168,24 @@ def test_logits_of_every_architecture(name, tmp_path):
     our_logits(opened, ids_BT), their_logits(model, ids_BT), atol=1e-4
   )
   assert opened.tokenizer_files == ()
+
+
+def test_the_tokenizer_is_written_beside_an_export(tmp_path):
+  def edit(writer):
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(["<end>", "a", "b"])
+    writer.add_token_types([3, 1, 1])
+    writer.add_eos_token_id(0)
+
+  model = build(MODELS["smollm2"])
+  opened = source.open_source(
+    gguf_files.write(tmp_path / "m.gguf", model, edit=edit)
+  )
+  files = opened.tokenizer_files
+  assert [f.name for f in files] == ["tokenizer.json", "tokenizer_config.json"]
+  assert opened.tokenizer_files == files
+  assert vocabulary.load(files[0]).encode("ab") == [1, 2]
 
 
 # --------------------------------------------------------------- quantisation
