@@ -46,7 +46,7 @@ _registered: dict[str, object] = {}
 
 @functools.cache
 def load() -> dict[str, spec.Task]:
-  """Every task by name, in the order of tasks/clusters.py.
+  """Every task by name, in the order of tasks/clusters.py; extras come last.
 
   >>> load()["rte"].paper_name
   'RTE'
@@ -57,8 +57,10 @@ def load() -> dict[str, spec.Task]:
   """
   out = {}
   families: dict[str, str] = {}
-  for cluster, names in table.CLUSTERS.items():
+  for cluster in {**table.CLUSTERS, **table.EXTRAS}:
+    names = table.CLUSTERS.get(cluster, ()) + table.EXTRAS.get(cluster, ())
     _check_folder(cluster, names)
+  for cluster, names in (*table.CLUSTERS.items(), *table.EXTRAS.items()):
     for name in names:
       task = _load(cluster, name)
       out[name] = task
@@ -120,14 +122,14 @@ def get(name: str) -> spec.Task:
 
 
 def clusters() -> dict[str, tuple[str, ...]]:
-  """Cluster -> names of its tasks (tasks/clusters.py)."""
+  """Cluster -> names of its tasks (tasks/clusters.py), without extras."""
   return dict(table.CLUSTERS)
 
 
 def cluster_of(name: str) -> str:
-  """The cluster of the task called `name`."""
+  """The cluster of the task called `name`, which may be an extra."""
   get(name)
-  return next(c for c, names in table.CLUSTERS.items() if name in names)
+  return table.cluster_of(name)
 
 
 def registered_name(name: str, form: forms.Form = forms.PLAIN) -> str:

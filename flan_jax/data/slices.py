@@ -71,7 +71,8 @@ class Splits:
   A local copy may be smaller than the published dataset, so at most a quarter
   of a split is cut from it (no published dataset reaches that bound); where
   the published positions do not fit, what is cut lies at the ends, side by
-  side, and training has the rest:
+  side, and training has the rest (tasks that read different rows of one split
+  read the same ones then):
 
   >>> bool_q.resolve({"train": 24, "validation": 12}, "boolq")
   {'train': 'train[:18]', 'validation': 'train[18:24]', \

@@ -4,9 +4,21 @@ Translation, summarization, misc. and the extras; the facts are measured on the
 code released with Wei et al., 2022 (arXiv 2109.01652).
 """
 
-import pytest
+import dataclasses
+import re
 
-from flan_jax.data import catalogue, evaluation, preprocessors, sources
+import pytest
+import tensorflow as tf
+from flan_jax.tasks import clusters
+
+from flan_jax.data import (
+  catalogue,
+  evaluation,
+  preprocessors,
+  sources,
+  spec,
+  splits,
+)
 from flan_jax.eval import metrics
 from tests.data import made
 
@@ -153,3 +165,119 @@ def test_english_and_german_are_one_pair_of_the_paper_s_eight():
   tasks = [catalogue.get(n) for n in catalogue.clusters()["translation"]]
   assert len(tasks) == 9
   assert len({t.family or t.name for t in tasks}) == 8
+
+
+@pytest.mark.parametrize("task", catalogue.load().values(), ids=lambda t: t.name)
+def test_every_tfds_name_has_a_version(task):
+  """Published cola had none, and importing the tasks failed."""
+  assert re.fullmatch(r"[\w/-]+:\d+\.\d+\.\d+", task.source.spec)
+
+
+def test_cola_has_ten_different_templates():
+  task = catalogue.get("cola")
+  assert len({t.inputs for t in task.templates}) == 10
+  again = (task.templates[0], *task.templates[:9])
+  with pytest.raises(spec.SpecError, match="two templates are the same"):
+    dataclasses.replace(task, templates=again)
+
+
+def test_cola_reports_matthews():
+  assert "matthews" in catalogue.get("cola").metrics
+  # 2 of 3 acceptable ones found, and the unacceptable one.
+  value = metrics.get("matthews").function([1, 1, 0, 0], [1, 1, 1, 0])
+  assert value["matthews"] == pytest.approx(100 / 3**0.5)
+
+
+def test_fix_punct_keeps_letters_with_accents():
+  prepare = catalogue.get("fix_punct").prepare
+  row = prepare({"en": "Élodie's crème brûlée – only €5 (no tips)!"})
+  assert row["plain"].numpy().decode() == "Élodies crème brûlée only 5 no tips"
+
+
+def test_true_case_lowers_letters_with_accents():
+  row = catalogue.get("true_case").prepare({"en": "Éva and ÅSE ate."})
+  assert row["lower"].numpy().decode() == "éva and åse ate."
+
+
+@pytest.mark.parametrize(
+  ("name", "text"),
+  [
+    ("true_case", "back to the home page"),
+    ("fix_punct", "Back to the home page"),
+    ("word_segment", "Home"),
+  ],
+)
+def test_text_formatting_drops_what_there_is_nothing_to_do_for(name, text):
+  task = catalogue.get(name)
+  assert not task.keep(task.prepare({"en": tf.constant(text)}))
+  assert task.keep(task.prepare({"en": tf.constant("We like Aarhus, too.")}))
+
+
+def test_the_three_text_formatting_tasks_share_no_training_row():
+  rows = []
+  for name in ("true_case", "fix_punct", "word_segment"):
+    slices = catalogue.get(name).splits.resolve({"train": 1_000_000}, name)
+    for ours in ("train", "validation"):
+      start, stop = slices[ours].removeprefix("train[")[:-1].split(":")
+      rows.append((int(start or 0), int(stop)))
+    assert slices["test"] == "train[997000:1000000]"
+  assert rows == [
+    (0, 30_000),
+    (30_000, 30_200),
+    (30_200, 60_200),
+    (60_200, 60_400),
+    (60_400, 90_400),
+    (90_400, 90_600),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("text", "output", "options", "label"),
+  [
+    ("Which is a gas? \\n (A) iron (B) neon", "neon", ["iron", "neon"], 1),
+    ("A gas is\\n(a) Neon (b) tin (c) ice", "neon", ["Neon", "tin", "ice"], 0),
+    ("A gas is\n(A) neon (B) tin", "tin", ["neon", "tin"], 1),
+  ],
+)
+def test_unified_qa_options_are_read(text, output, options, label):
+  task = catalogue.get("unified_qa_science")
+  row = {"input": tf.constant(text), "output": tf.constant(output)}
+  row = task.prepare(row)
+  assert [o.decode() for o in row["options"].numpy()] == options
+  assert row["label"] == label
+  assert "(" not in row["question"].numpy().decode()
+  assert task.keep(row)
+
+
+@pytest.mark.parametrize(
+  ("text", "output"),
+  [
+    ("Which is a gas?", "neon"),
+    ("Which is a gas? \\n (A) iron (B) neon", "helium"),
+    ("Which is a gas? \\n (A) neon (B) neon", "neon"),
+    ("Which is a gas? \\n (A) neon", "neon"),
+  ],
+)
+def test_unified_qa_rows_without_a_choice_are_dropped(text, output):
+  task = catalogue.get("unified_qa_science")
+  row = {"input": tf.constant(text), "output": tf.constant(output)}
+  assert not task.keep(task.prepare(row))
+
+
+def test_lambada_asks_for_the_last_word():
+  task = catalogue.get("lambada")
+  row = task.prepare({"passage": tf.constant("he shut the door\n")})
+  assert (row["context"], row["word"]) == ("he shut the", "door")
+  assert not task.keep(task.prepare({"passage": tf.constant("door")}))
+
+
+def test_extras_are_in_no_split():
+  extras = {n for names in clusters.EXTRAS.values() for n in names}
+  assert {"true_case", "word_segment", "lambada", "unified_qa_science"} <= extras
+  assert "wmt14_enfr" in extras
+  for split in splits.all_splits():
+    assert not extras & {*split.train, *split.evaluation}
+
+
+def test_math_is_answered_by_the_very_number():
+  assert catalogue.get("math_dataset").metrics == ("exact_match",)
