@@ -259,8 +259,10 @@ class ArrayWriter:
     chunks = self.chunks if layer is None else self.chunks[1:]
     there = self._array if layer is None else self._array[layer]
     for _, region in regions(shape, chunks):
-      part = array[region or ...]
-      there[region].write(np.array(part, self.dtype, order="C")).result()
+      part = np.asarray(array[region or ...], self.dtype, order="C")
+      there[region].write(
+        part, can_reference_source_data_indefinitely=True
+      ).result()
 
 
 def regions(

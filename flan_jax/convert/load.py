@@ -77,7 +77,7 @@ def check_config(said: Any, config: Any, where: str) -> None:
     return
   if type(said) is not type(config):
     raise UserError(
-      f"{where} is of a {_kind(said)} model, MODEL is {_kind(config)}."
+      f"{where}: its model is {_kind(said)}, MODEL is {_kind(config)}."
     )
   differing = family.differences(said, config)
   if differing:
