@@ -69,11 +69,19 @@ def start(
 
 
 def missing(display: Display, missing: Iterable[Any]):
-  """Names every dataset that is left out (`mixtures.Missing`)."""
-  for m in {m.dataset: m for m in missing}.values():
-    display.say(f"left out, MISSING_DATASETS = 'skip': {m.message}")
-  if missing:
-    display.say("")
+  """Names every dataset that is left out (`mixtures.Missing`) and what
+  prepares it, a line each; the report has TFDS's own words too."""
+  by_name = {m.dataset: m for m in missing}
+  if not by_name:
+    return
+  display.say(
+    f"left out, since MISSING_DATASETS = 'skip' and they are not prepared in"
+    f" {next(iter(by_name.values())).folder}: {len(by_name)} datasets"
+  )
+  for m in sorted(by_name.values(), key=lambda m: m.dataset):
+    by_hand = " (needs files fetched by hand)" if m.by_hand else ""
+    display.say(f"  {m.command}{by_hand}")
+  display.say("")
 
 
 def left_out(display: Display, counts: Mapping[str, Mapping[str, int]]):

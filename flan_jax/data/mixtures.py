@@ -67,7 +67,8 @@ class Missing:
 
   Attributes:
     task: its name in seqio's registry.
-    dataset, version, found, folder, command: see `sources.NotPreparedError`.
+    dataset, version, found, folder, command, by_hand: see
+      `sources.NotPreparedError`.
     message: the whole, as one sentence.
   """
 
@@ -77,6 +78,7 @@ class Missing:
   found: tuple[str, ...]
   folder: str
   command: str
+  by_hand: bool
   message: str
 
 
@@ -239,7 +241,14 @@ def _missing(task: seqio.Task) -> Missing | None:
       sources.tfds_builder(name, version)
   except sources.NotPreparedError as e:
     return Missing(
-      task.name, e.name, e.version, e.found, e.folder, e.command, str(e)
+      task.name,
+      e.name,
+      e.version,
+      e.found,
+      e.folder,
+      e.command,
+      e.by_hand,
+      str(e),
     )
   return None
 

@@ -36,11 +36,12 @@ class NotPreparedError(UserError):
     found: versions that are there instead.
     folder: where it was looked for.
     command: what prepares it.
+    by_hand: whether files have to be fetched by hand first.
   """
 
   def __init__(self, name, version, found, folder, command, note=""):
     self.name, self.version, self.found = name, version, tuple(found)
-    self.folder, self.command = str(folder), command
+    self.folder, self.command, self.by_hand = str(folder), command, bool(note)
     wanted = f"{name}:{version}" if version else name
     there = f" (there: {', '.join(found)})" if found else ""
     super().__init__(
