@@ -155,6 +155,7 @@ def test_begin_and_end_ids(bpe):
   assert vocabulary.end_ids(found) == (2,)
 
 
+@pytest.mark.slow
 def test_smollm2(smollm2):
   """The real file, against transformers' reading and the published form."""
   found = vocabulary.load(smollm2)
