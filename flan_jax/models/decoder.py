@@ -63,9 +63,10 @@ class DecoderOnly:
   `prefix_lm` also `decoder_causal_attention`, 1 on the positions of inputs.
   Other entries are ignored.
 
-  With a RoPE scaling that depends on the length ("dynamic", "longrope"), a
-  batch's rotations are those of each text's whole length; in a cache, those of
-  its length so far, which is the same up to `original_max_position`.
+  With a RoPE scaling that depends on the length, a batch's rotations are those
+  of each text's whole length, and a cache's those of the length when a token
+  was written. The two are equal up to `original_max_position`, and beyond it
+  for "longrope" if the inputs are longer already.
   """
 
   config: DecoderConfig
@@ -156,8 +157,10 @@ class DecoderOnly:
       hidden_BCTD = jnp.concatenate(
         [first_BC1D, hidden.reshape(B, C, T - 1, D)], axis=2
       )
-    log_prob_BCT = self.head(params).log_prob(hidden_BCTD, choices_BCT)
-    return jnp.where(choices_BCT >= 0, log_prob_BCT, 0.0)
+    log_prob_BT = self.head(params).log_prob(
+      hidden_BCTD.reshape(B, C * T, D), choices_BCT.reshape(B, C * T)
+    )
+    return jnp.where(choices_BCT >= 0, log_prob_BT.reshape(B, C, T), 0.0)
 
   def start_decoding(
     self, params: Params, inputs_BS: Int[Array, "B S"], cache_length: int

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+CHUNK = 2**25  # logits that `log_prob` makes at a time: 128 MiB
+
 
 @flax.struct.dataclass
 class Head:
@@ -44,9 +46,28 @@ class Head:
     return logits
 
   def log_prob(
-    self, hidden: Float[Array, "*b D"], tokens: Int[Array, "*b"]
-  ) -> Float[Array, "*b"]:
-    """Log p of a token after each hidden state; of id 0 for ids below 0."""
+    self, hidden: Float[Array, "B T D"], tokens: Int[Array, "B T"]
+  ) -> Float[Array, "B T"]:
+    """Log p of a token after each hidden state; of id 0 for ids below 0.
+
+    Some positions at a time, so that never more than about `CHUNK` logits are
+    in memory (or one position's, of all rows).
+    """
+    positions = max(1, CHUNK // (self.vocab_size * hidden.shape[0]))
+    if hidden.shape[1] <= positions:
+      return self._log_prob(hidden, tokens)
+    hidden_TBD, tokens_TB = (
+      jnp.moveaxis(hidden, 1, 0),
+      jnp.moveaxis(tokens, 1, 0),
+    )
+    log_prob_TB = jax.lax.map(
+      lambda x: self._log_prob(*x),
+      (hidden_TBD, tokens_TB),
+      batch_size=positions,
+    )
+    return log_prob_TB.T
+
+  def _log_prob(self, hidden, tokens):
     logits = self.logits(hidden)
     tokens = jnp.maximum(tokens, 0)[..., None]
     picked = jnp.take_along_axis(logits, tokens, axis=-1)[..., 0]

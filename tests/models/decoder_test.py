@@ -382,6 +382,53 @@ def test_packed_examples_have_the_logits_they_have_apart(family, given):
     start += len(text)
 
 
+LONG = {
+  "dynamic": decoder.RopeScaling(
+    "dynamic", factor=2.0, original_max_position=4
+  ),
+  "longrope": decoder.RopeScaling(
+    "longrope",
+    factor=2.0,
+    original_max_position=4,
+    short_factor=(1.0, 1.1, 1.2, 1.3),
+    long_factor=(2.0, 3.0, 4.0, 5.0),
+  ),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_pack_turns_each_text_by_its_own_length(kind):
+  model, params = made("llama", rope_scaling=LONG[kind])
+  packed, apart = packed_and_apart()
+  packed_TV = logits(model, params, packed)[0]
+  apart_BTV = logits(model, params, apart)
+  assert (
+    apart_BTV[0, 1] != logits(made("llama")[0], params, apart)[0, 1]
+  ).any()
+  start = 0
+  for b, text in enumerate(TEXTS):
+    alone = logits(model, params, rows(text))[0]
+    np.testing.assert_allclose(
+      packed_TV[start : start + len(text)], alone, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+      apart_BTV[b, : len(text)], alone, rtol=1e-4, atol=1e-5
+    )
+    start += len(text)
+
+
+def test_a_cache_beyond_the_trained_length_goes_on_with_the_long_rotation():
+  """A prompt that is longer already: all rotations are those of the whole."""
+  model, params = made("llama", rope_scaling=LONG["longrope"])
+  prompt = [7, 0, 4, 30, 31, 32]
+  logits_1V, cache = start(model, params, np.array([prompt]), 2)
+  whole_TV = logits(model, params, rows(prompt))[0]
+  np.testing.assert_allclose(logits_1V[0], whole_TV[-1], rtol=1e-4, atol=1e-5)
+  logits_1V, cache = step(model, params, np.array([9]), cache, 0)
+  whole_TV = logits(model, params, rows([*prompt, 9]))[0]
+  np.testing.assert_allclose(logits_1V[0], whole_TV[-1], rtol=1e-4, atol=1e-5)
+
+
 def test_a_neighbour_in_a_pack_changes_no_gradient(family):
   model, params = family
   packed, _ = packed_and_apart()

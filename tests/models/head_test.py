@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from flan_jax.models import head as head_module
 from flan_jax.models.head import Head
 
 
@@ -36,7 +38,9 @@ def test_logits_are_float32_whatever_the_hidden_states():
   assert head.logits(jnp.ones(3, jnp.bfloat16)).dtype == jnp.float32
 
 
-def test_log_prob_is_the_log_softmax_at_a_token():
+@pytest.mark.parametrize("chunk", [head_module.CHUNK, 2 * 2 * 7, 1])
+def test_log_prob_is_the_log_softmax_at_a_token(chunk, monkeypatch):
+  monkeypatch.setattr(head_module, "CHUNK", chunk)
   random = np.random.default_rng(0)
   head = Head(jnp.float32(random.standard_normal((4, 7))))
   hidden = jnp.float32(random.standard_normal((2, 3, 4)))
