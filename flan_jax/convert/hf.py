@@ -45,7 +45,8 @@ class HfSource:
       source.read("decoder/layers_0/mlp/wo/kernel")   # bfloat16[8192, 2048]
 
   Opening it reads config.json and the headers of the files, and compares every
-  name and shape with the model's; only tensors stored twice are read.
+  name and shape with the model's; only tensors stored twice are read. Of a
+  Gemma 3 that reads images too, this is the language model (a warning says so).
 
   Attributes:
     family: its table.
@@ -76,11 +77,20 @@ class HfSource:
         " Fetch the whole checkpoint (a folder of adapters alone has to be"
         " merged into its model first)."
       )
-    said = shards.read_json(where)
+    said, within = tables.language_part(shards.read_json(where), str(where))
     self.family: Family = tables.family_of(said, str(where))
     self.config = read_config(self.family, said, str(where))
     self.details = {name: said[name] for name in DETAILS if name in said}
     self._shards = shards.open_shards(self.path)
+    if within is not None:
+      self._shards, left = self._shards.within(within.prefixes, within.rest)
+      _log.warning(
+        "%s is a %s; its language model is read, and %d tensors of the rest"
+        " are not.",
+        self.path,
+        within.architecture,
+        len(left),
+      )
     self._rows = _placed(
       self.path, self.family, self._shards, shapes.parameter_shapes(self.config)
     )

@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,15 +42,34 @@ class Shards:
   Attributes:
     files: name -> file.
     shapes: name -> shape and type as stored.
+    stored: name -> name in the file, where it is another.
   """
 
   files: Mapping[str, pathlib.Path]
   shapes: Mapping[str, jax.ShapeDtypeStruct]
+  stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def read(self, name: str) -> np.ndarray:
     """One tensor, from disk, as stored."""
     with _opened(self.files[name]) as file:
-      return file.get_tensor(name)
+      return file.get_tensor(self.stored.get(name, name))
+
+  def within(
+    self, prefixes: Sequence[tuple[str, str]], rest: tuple[str, ...]
+  ) -> "tuple[Shards, list[str]]":
+    """The tensors of a part under the part's own names; names of the rest."""
+    stored, left = {}, []
+    for name in self.files:
+      if name.startswith(rest):
+        left.append(name)
+        continue
+      old, new = next(
+        (pair for pair in prefixes if name.startswith(pair[0])), ("", "")
+      )
+      stored[new + name.removeprefix(old)] = name
+    files = {new: self.files[name] for new, name in stored.items()}
+    shapes = {new: self.shapes[name] for new, name in stored.items()}
+    return Shards(files, shapes, stored), left
 
   def differ(self, one: str, other: str) -> bool:
     """Whether two tensors differ in a bit; some rows of both are held."""
@@ -62,7 +81,8 @@ class Shards:
       _opened(self.files[one]) as file_one,
       _opened(self.files[other]) as file_other,
     ):
-      x, y = file_one.get_slice(one), file_other.get_slice(other)
+      x = file_one.get_slice(self.stored.get(one, one))
+      y = file_other.get_slice(self.stored.get(other, other))
       # A slice of these must end inside the tensor.
       return any(
         x[i : min(i + rows, count)].tobytes()

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from safetensors import safe_open
 
-from flan_jax.convert import hf, trees
+from flan_jax.convert import hf
+from flan_jax.convert.load import load_params
 from flan_jax.convert.source import TensorSource, open_source
 from flan_jax.convert.tables.family import differences
-from flan_jax.models import stack
 from flan_jax.models.decoder import DecoderOnly
 from tests.convert import hf_models
 
@@ -41,10 +42,8 @@ class Ours(DecoderOnly):
 
 
 def ours(source):
-  params = {
-    name: jnp.asarray(source.read(name), jnp.float32) for name in source.shapes
-  }
-  return Ours(source.config), trees.unflatten(params)
+  model = Ours(source.config)
+  return model, load_params(source, model)
 
 
 def rows(count, length, seed=0):
@@ -120,11 +119,10 @@ def test_long_context(case):
 def test_scanned_layers(name, tmp_path):
   model = hf_models.make(name)
   source = open_source(hf_models.save(model, tmp_path))
-  _, params = ours(source)
-  config = dataclasses.replace(source.config, scan_layers=True)
+  scanned = DecoderOnly(dataclasses.replace(source.config, scan_layers=True))
   tokens_BT = rows(1, 30, seed=3)
-  got = jax.jit(DecoderOnly(config).logits)(
-    stack.stack_layers(params), {"decoder_input_tokens": tokens_BT}
+  got = jax.jit(scanned.logits)(
+    load_params(source, scanned), {"decoder_input_tokens": tokens_BT}
   )
   want = hf_models.logits(model, tokens_BT)
   np.testing.assert_allclose(got, want, **TOLERANCE)
@@ -231,6 +229,39 @@ def test_half_precision_and_shards(name, dtype, tmp_path):
   )
   np.testing.assert_allclose(got, want, **TOLERANCE)
   assert load(out).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("names", ["written", "newer"])
+def test_gemma3_out_of_a_model_with_images(names, tmp_path, caplog):
+  model = hf_models.gemma3_with_images()
+  folder = hf_models.save(model, tmp_path / "in")
+  if names == "newer":
+    # As the model itself names them.
+    safetensors.torch.save_file(
+      {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"},
+      folder / "model.safetensors",
+      metadata={"format": "pt"},
+    )
+  source = open_source(folder)
+  assert "its language model is read" in caplog.text
+  decoder, params = ours(source)
+  tokens = rows(2, 30)
+  got = jax.jit(decoder.logits)(params, {"decoder_input_tokens": tokens})
+  want = hf_models.logits(model, tokens)
+  np.testing.assert_allclose(got, want, **TOLERANCE)
+  out = hf.write_hf(
+    tmp_path / "out",
+    source.config,
+    ((name, source.read(name)) for name in source.shapes),
+    details=source.details,
+  )
+  again = transformers.AutoModelForCausalLM.from_pretrained(
+    out, attn_implementation="eager"
+  )
+  assert type(again).__name__ == "Gemma3ForCausalLM"
+  np.testing.assert_allclose(
+    hf_models.logits(again, tokens), want, atol=1e-6, rtol=0
+  )
 
 
 def test_older_spelling_of_rope(tmp_path):

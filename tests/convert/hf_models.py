@@ -146,6 +146,36 @@ CASES = {
 }
 
 
+def gemma3_with_images(seed: int = 0) -> torch.nn.Module:
+  """The case `gemma3` inside a model that has a vision tower too."""
+  config = transformers.Gemma3Config(
+    text_config=transformers.Gemma3TextConfig(**SIZES | CASES["gemma3"][1]),
+    vision_config={
+      "model_type": "siglip_vision_model",
+      "hidden_size": 8,
+      "intermediate_size": 8,
+      "num_hidden_layers": 1,
+      "num_attention_heads": 1,
+      "image_size": 8,
+      "patch_size": 2,
+    },
+    mm_tokens_per_image=4,
+    boi_token_index=58,
+    eoi_token_index=59,
+    image_token_index=60,
+    attn_implementation="eager",
+  )
+  torch.manual_seed(seed)
+  return _perturbed(transformers.Gemma3ForConditionalGeneration(config))
+
+
+def _perturbed(model):
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter += 0.15 * torch.randn_like(parameter)
+  return model.eval()
+
+
 def make(name: str, seed: int = 0) -> torch.nn.Module:
   """The model of a case, in float32 and for inference."""
   kind, changes = CASES[name]
@@ -154,11 +184,7 @@ def make(name: str, seed: int = 0) -> torch.nn.Module:
   # SDPA has no soft cap.
   config._attn_implementation = "eager"
   torch.manual_seed(seed)
-  model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
-  with torch.no_grad():
-    for parameter in model.parameters():
-      parameter += 0.15 * torch.randn_like(parameter)
-  return model
+  return _perturbed(getattr(transformers, f"{kind}ForCausalLM")(config))
 
 
 def save(model, folder: pathlib.Path, **options) -> pathlib.Path:
@@ -168,7 +194,7 @@ def save(model, folder: pathlib.Path, **options) -> pathlib.Path:
 
 def logits(model, tokens, mask=None) -> np.ndarray:
   """Logits of rows of token ids, float32."""
-  tokens = torch.tensor(np.asarray(tokens))
+  tokens = torch.tensor(np.asarray(tokens)).long()
   mask = torch.ones_like(tokens) if mask is None else torch.tensor(mask)
   with torch.no_grad():
     if "dynamic" in json.dumps(model.config.to_dict()):

@@ -563,3 +563,42 @@ def test_shapes_are_read_without_tensors(saved):
   assert source.shapes["decoder/layers_0/self_attention/key/bias"] == (
     jax.ShapeDtypeStruct((12,), np.float32)
   )
+
+
+def test_a_gemma3_with_images_says_little_of_its_language_model():
+  """A published config.json's form: what is a default is left out."""
+  said = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "boi_token_index": 255999,
+    "eos_token_id": [1, 106],
+    "mm_tokens_per_image": 256,
+    "text_config": {
+      "hidden_size": 2560,
+      "intermediate_size": 10240,
+      "model_type": "gemma3_text",
+      "num_hidden_layers": 34,
+      "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+      "sliding_window": 1024,
+    },
+    "torch_dtype": "bfloat16",
+    "vision_config": {"model_type": "siglip_vision_model"},
+  }
+  part, within = tables.language_part(said, "config.json")
+  assert within.architecture == "Gemma3ForConditionalGeneration"
+  assert part["eos_token_id"] == [1, 106]
+  config = read_config(tables.family_of(part, ""), part, "config.json")
+  assert (config.num_heads, config.num_kv_heads, config.head_dim) == (8, 4, 256)
+  assert (config.rope_theta, config.rope_theta_sliding) == (1e6, 1e4)
+  assert config.rope_scaling == RopeScaling("linear", factor=8.0)
+  assert config.kinds.count("full") == 5
+  # The language model of Gemma 3 4B.
+  sizes = shapes.parameter_shapes(config).values()
+  assert sum(s.size for s in sizes) == 3_880_263_168
+  quantised = said | {"quantization_config": {"bits": 4}}
+  part, _ = tables.language_part(quantised, "config.json")
+  with pytest.raises(UserError, match="quantization_config"):
+    read_config(tables.family_of(part, ""), part, "config.json")
+  untied = said | {"tie_word_embeddings": False}
+  with pytest.raises(UserError, match="once true and once false"):
+    tables.language_part(untied, "config.json")

@@ -14,7 +14,7 @@ from flan_jax.convert.tables import (
   qwen3,
   t5,
 )
-from flan_jax.convert.tables.family import Family, write_config
+from flan_jax.convert.tables.family import Family, Within, write_config
 from flan_jax.errors import UserError
 
 # By model_type. The first that has a model is written, so a Mistral without
@@ -62,6 +62,45 @@ def family_of(json: Mapping[str, Any], where: str) -> Family:
       " as that."
     )
   return family
+
+
+def language_part(
+  json: Mapping[str, Any], where: str
+) -> tuple[Mapping[str, Any], Within | None]:
+  """The config.json of the family's model in a larger; others as they are.
+
+  Raises:
+    UserError: the two contradict each other.
+  """
+  family = next(
+    (
+      f
+      for f in _all()
+      if f.within and f.within.model_type == json.get("model_type")
+    ),
+    None,
+  )
+  if family is None:
+    return json, None
+  within = family.within
+  part = dict(json.get(within.config) or {})
+  kept = {
+    name: value
+    for name, value in json.items()
+    if name not in within.fields | {within.config}
+  }
+  tied = {d.get("tie_word_embeddings", True) for d in (part, kept)}
+  if len(tied) > 1:
+    raise UserError(
+      f"{where} says tie_word_embeddings once true and once false, in"
+      f" {within.config}. Correct the one that is wrong."
+    )
+  architectures = kept.pop("architectures", None) or [within.architecture]
+  if architectures != [within.architecture]:
+    # As it is, so that `family_of` names it.
+    return json, None
+  part.pop("architectures", None)
+  return kept | part | {"model_type": family.model_type}, within
 
 
 def written_by(

@@ -92,6 +92,26 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Within:
+  """A larger model that has a family's model in it, with images say.
+
+  Attributes:
+    model_type, architecture: of the larger.
+    config: its field with the family's config.json.
+    fields: its own fields, which speak of the rest.
+    prefixes: pairs (theirs in the larger, the family's) of names.
+    rest: prefixes of tensors that are not the family's.
+  """
+
+  model_type: str
+  architecture: str
+  config: str
+  fields: frozenset[str]
+  prefixes: tuple[tuple[str, str], ...]
+  rest: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
   """One `model_type` of Hugging Face.
 
@@ -106,6 +126,7 @@ class Family:
     inert: fields that change no number, beside INERT.
     buffers: names in old files that the config decides.
     outside: tokens that the family's tokenizers have beyond the embedding.
+    within: a larger model to read the family's out of.
   """
 
   model_type: str
@@ -119,6 +140,7 @@ class Family:
   inert: frozenset[str] = frozenset()
   buffers: tuple[str, ...] = ()
   outside: tuple[str, ...] = ()
+  within: Within | None = None
 
   @property
   def causal(self) -> bool:
