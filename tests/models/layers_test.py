@@ -126,3 +126,38 @@ def test_project_has_the_gradients_of_a_product():
     _, theirs = jax.vjp(jnp.matmul, x, kernel)
     for a, b in zip(ours(cotangent), theirs(cotangent), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_norms_are_their_formulas():
+  random = np.random.default_rng(0)
+  x, scale = random.standard_normal((3, 8)), random.standard_normal(8)
+  rms = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+  params = {"params": {"scale": jnp.float32(scale)}}
+  plain = layers.RMSNorm().apply(params, x)
+  np.testing.assert_allclose(plain, rms * scale, rtol=1e-5)
+  one_plus = layers.RMSNorm(one_plus=True)
+  np.testing.assert_allclose(
+    one_plus.apply(params, x), rms * (1 + scale), rtol=1e-5, atol=1e-6
+  )
+  assert not one_plus.init(jax.random.key(0), x)["params"]["scale"].any()
+  centred = x - x.mean(-1, keepdims=True)
+  expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+  ours, variables = layers.LayerNorm().init_with_output(jax.random.key(0), x)
+  np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+  assert not variables
+
+
+def test_relative_bias_of_one_traced_query_is_a_row_of_the_whole():
+  bias = layers.RelativePositionBias(num_heads=2, bidirectional=False)
+  index_S = np.arange(150)
+  whole_HTS, variables = bias.init_with_output(
+    jax.random.key(0), index_S, index_S
+  )
+
+  @jax.jit
+  def one(index):
+    return bias.apply(variables, index[None], index_S)
+
+  for index in (0, 7, 149):
+    row_H1S = one(jnp.int32(index))
+    np.testing.assert_allclose(row_H1S[:, 0], whole_HTS[:, index], rtol=1e-6)
