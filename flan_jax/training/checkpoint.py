@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 
 from flan_jax.errors import UserError
@@ -38,6 +39,7 @@ restore_params = restore.restore_params
 _log = logging.getLogger(__name__)
 # What a failing disk or a full one raises, from Python and from TensorStore.
 _SAVE_ERRORS = (OSError, ValueError, RuntimeError)
+_CHUNK_BYTES = 1 << 26
 
 
 class Restored(NamedTuple):
@@ -170,7 +172,7 @@ class Checkpoints:
     tree, arrays = restore.named(state)
     try:
       path.mkdir(parents=True)
-      self._writer.save(path / restore.STATE, args=ocp.args.PyTreeSave(tree))
+      self._writer.save(path / restore.STATE, args=_save_args(tree))
     except _SAVE_ERRORS as error:
       self._failed(step, error, final=final)
       return False
@@ -355,3 +357,11 @@ def _writable(directory):
 
 def _new_writer():
   return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _save_args(tree):
+  """In chunks, so that a conversion reads a large array in parts."""
+  each = jax.tree.map(
+    lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), tree
+  )
+  return ocp.args.PyTreeSave(tree, save_args=each)
