@@ -14,7 +14,7 @@ from flan_jax.models import (
   stop_strings,
 )
 from flan_jax.models.decoding_config import DecodeConfig
-from tests.models import fixtures, recurrent
+from tests.models import fixtures, kinds, recurrent
 from tests.models.decoder_test import T5X_CONFIG
 
 PROMPTS = [[3, 4, 5], [7], [2, 2, 9, 0, 1, 11], [0], [5, 8, 3, 2]]
@@ -133,6 +133,24 @@ def test_the_batch_changes_no_answer(model, params, config):
       np.testing.assert_allclose(
         whole.scores_BK[row], alone.scores_BK[0], rtol=1e-5
       )
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_the_batch_changes_no_answer_of_either_kind(kind):
+  model, params = kinds.tiny(kind)
+  config = DecodeConfig(
+    "sample", max_decode_len=6, num_samples=2, temperature=1.5, end_ids=(4,)
+  )
+  prompts = [[5, 9, 3, 22], [8], [30, 2, 2, 7, 11, 4]]
+  whole = decoding.decode(
+    model, params, padded([*prompts[::-1], []], 9), config
+  )
+  alone = [
+    answers(decoding.decode(model, params, padded([p]), config))[0]
+    for p in prompts
+  ]
+  assert answers(whole) == [*alone[::-1], [[], []]]
+  assert len({tuple(t) for row in alone for t in row}) > 3
 
 
 def test_a_shape_compiles_once_and_a_seed_compiles_nothing(params):
