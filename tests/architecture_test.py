@@ -12,9 +12,10 @@ SOURCES = sorted((ROOT / "flan_jax").rglob("*.py"))
 # What a room may import from the others; `data` never sees jax.
 ROOMS = {
   "models": set(),
-  "data": {"tasks"},
+  "page": set(),
+  "data": {"tasks", "page"},
   "training": {"models", "data"},
-  "eval": {"models", "data"},
+  "eval": {"models", "data", "page"},
   "convert": {"models", "data", "training"},
 }
 TENSORFLOW = ("tensorflow", "seqio", "tensorflow_datasets", "tensorflow_text")

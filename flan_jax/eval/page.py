@@ -6,8 +6,9 @@ from typing import Any
 
 from flan_jax.eval import page_results, plots
 from flan_jax.eval.evaluation import Evaluation
-from flan_jax.eval.page_style import CSS
-from flan_jax.eval.page_text import DASH, last, score, table, text
+from flan_jax.eval.page_text import DASH, last, score
+from flan_jax.page import markup
+from flan_jax.page.markup import table, text
 
 # Panels of the training curves: title, unit, [(label, key)], from zero.
 _PANELS = (
@@ -64,13 +65,7 @@ def render(
   if shown is not None:
     parts.append(page_results.samples(before, after))
   parts += [_data(run), _what_ran(run), _reading(shown)]
-  return (
-    "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-    "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-    f"<title>{text(title)}</title><style>{CSS}</style></head>\n<body><main>"
-    + "\n".join(p for p in parts if p)
-    + "\n</main></body></html>\n"
-  )
+  return markup.document(title, parts)
 
 
 def _lead(run, curves, before, after) -> str:

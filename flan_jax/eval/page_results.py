@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from flan_jax.eval import plots
 from flan_jax.eval.evaluation import Evaluation, Sample
-from flan_jax.eval.page_text import DASH, readable, score, table, text
+from flan_jax.eval.page_text import DASH, score
 from flan_jax.eval.protocol import ClusterResult, TaskResult
+from flan_jax.page.markup import readable, table, text
 
 
 def results(before: Evaluation | None, after: Evaluation | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from flan_jax.errors import UserError
 from flan_jax.eval import page, page_text
 from flan_jax.eval.evaluation import Evaluation
+from flan_jax.page import markup
 
 
 def write_report(
@@ -51,7 +52,7 @@ def write_report(
     missing = dict.fromkeys(missing, "")
   missing = {str(name): str(reason) for name, reason in missing.items()}
   if title is None:
-    title = page_text.readable(str(run.get("name") or "evaluation"))
+    title = markup.readable(str(run.get("name") or "evaluation"))
   parts = {
     "run": run,
     "curves": curves,
@@ -129,7 +130,7 @@ def _table(before, after) -> list[str]:
       rows.append(row)
   for name, cluster in shown.clusters.items():
     old = before.clusters.get(name) if both else None
-    row = [f"**{page_text.readable(name or 'all')}**", "mean", "", "", "", ""]
+    row = [f"**{markup.readable(name or 'all')}**", "mean", "", "", "", ""]
     row += [s(old.mean if old else None)] * both + [s(cluster.mean)]
     if both:
       row.append(s(cluster.mean - old.mean if old else None, sign=True))

@@ -12,6 +12,7 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.eval import page_results, page_text, plots, protocol, report
 from flan_jax.eval.evaluation import Evaluation, Sample
+from flan_jax.page import markup
 
 ATTACK = "<script>alert(1)</script>'\"&|\n<b>"
 
@@ -110,7 +111,7 @@ def folder(tmp_path_factory):
   return out
 
 
-@pytest.mark.parametrize("module", [page_results, page_text, plots])
+@pytest.mark.parametrize("module", [page_results, page_text, markup, plots])
 def test_docstrings(module):
   assert doctest.testmod(module).failed == 0
 

@@ -1,4 +1,4 @@
-"""The report's style sheet: one column, light and dark, prints on paper."""
+"""Every page's style sheet: one column, light and dark, prints on paper."""
 
 CSS = """
 :root { --ink: #1d2129; --muted: #667085; --line: #e4e7ec; --paper: #ffffff;

@@ -1,0 +1,1 @@
+"""What the HTML pages share: a style sheet and how texts become HTML."""
