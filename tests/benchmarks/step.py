@@ -133,23 +133,24 @@ def peer():
   return run
 
 
-def _worker(side: str):
-  step = {"ours": ours, "peer": peer}[side]()
+def worker(step):
+  """Takes a step for each line that comes in, and prints how long it took."""
   print("ready", flush=True)
   for _ in sys.stdin:
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     value = step()
-    print(time.perf_counter() - start, value, flush=True)
+    elapsed = time.perf_counter() - start
+    print(elapsed, time.process_time() - cpu, value, flush=True)
 
 
-def _start(side: str) -> subprocess.Popen:
+def _start(module: str, side: str) -> subprocess.Popen:
   # A virtual environment of its own for PyTorch can be named.
   peer_python = os.environ.get("PEER_PYTHON", sys.executable)
   return subprocess.Popen(
     [
       peer_python if side == "peer" else sys.executable,
       "-m",
-      "tests.benchmarks.step",
+      module,
       side,
     ],
     stdin=subprocess.PIPE,
@@ -159,10 +160,17 @@ def _start(side: str) -> subprocess.Popen:
   )
 
 
-def run() -> list[dict]:
-  """Rows with `job, ours, peer, unit, ratio, runs, note`; ratio < 1: faster."""
-  sides = {side: _start(side) for side in ("ours", "peer")}
+def compared(module: str, job: str, flops: float) -> list[dict]:
+  """The row of a module that is a worker when given a side's name.
+
+  Args:
+    module: its name.
+    job: for the table.
+    flops: of a step, by the model's `model_flops`.
+  """
+  sides = {side: _start(module, side) for side in ("ours", "peer")}
   seconds: dict[str, list[float]] = {side: [] for side in sides}
+  cpu: dict[str, list[float]] = {side: [] for side in sides}
   try:
     for side, process in sides.items():
       if process.stdout.readline().strip() != "ready":
@@ -175,18 +183,20 @@ def run() -> list[dict]:
       for side, process in sides.items():
         process.stdin.write("step\n")
         process.stdin.flush()
-        elapsed = float(process.stdout.readline().split()[0])
+        elapsed, busy, _ = map(float, process.stdout.readline().split())
         if i >= WARM_UP:
           seconds[side].append(elapsed)
+          cpu[side].append(busy)
   finally:
     for process in sides.values():
       process.stdin.close()
       process.wait()
   median = {side: statistics.median(x) for side, x in seconds.items()}
   fastest = {side: min(x) for side, x in seconds.items()}
+  busy = {side: statistics.median(x) for side, x in cpu.items()}
   return [
     {
-      "job": "training step, T5 v1.1 25.9M, 16 x 256/64, float32",
+      "job": job,
       "ours": median["ours"],
       "peer": median["peer"],
       "unit": "s",
@@ -194,11 +204,27 @@ def run() -> list[dict]:
       "runs": RUNS,
       "note": (
         "transformers, PyTorch; ratio of fastest"
-        f" {fastest['ours'] / fastest['peer']:.2f}"
+        f" {fastest['ours'] / fastest['peer']:.2f}, of CPU time"
+        f" {busy['ours'] / busy['peer']:.2f}; {flops / 1e9:.0f} GFLOP,"
+        f" {flops / 1e9 / median['ours']:.0f} a second"
       ),
     }
   ]
 
 
+def run() -> list[dict]:
+  """Rows with `job, ours, peer, unit, ratio, runs, note`; ratio < 1: faster."""
+  from flan_jax.models import t5
+
+  flops = t5.EncoderDecoder(_config()).model_flops(
+    {
+      "encoder_input_tokens": (ROWS, INPUTS),
+      "decoder_input_tokens": (ROWS, TARGETS),
+    }
+  )
+  job = "training step, T5 v1.1 25.9M, 16 x 256/64, float32"
+  return compared("tests.benchmarks.step", job, flops)
+
+
 if __name__ == "__main__":
-  _worker(sys.argv[1])
+  worker({"ours": ours, "peer": peer}[sys.argv[1]]())

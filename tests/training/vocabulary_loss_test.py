@@ -247,8 +247,12 @@ def test_no_array_of_a_step_holds_all_logits(monkeypatch):
 
 
 def test_chunks_cover_the_length_evenly():
+  def positions(length, vocabulary, features=1):
+    return vocabulary_loss.chunk_positions(2, length, features, vocabulary)
+
   most = vocabulary_loss.CHUNK
-  assert vocabulary_loss.chunk_positions(2, 10, most // 8) == 4  # 4, 4, 2
-  assert vocabulary_loss.chunk_positions(2, 9, most // 8) == 3
-  assert vocabulary_loss.chunk_positions(2, 10, 2 * most) == 1
-  assert vocabulary_loss.chunk_positions(2, 10, 1) == 10
+  assert positions(10, most // 8) == 4  # 4, 4, 2
+  assert positions(9, most // 8) == 3
+  assert positions(10, 2 * most) == 1
+  assert positions(10, 1) == 10
+  assert positions(64, most, features=32) == 8  # half of the kernel
