@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from flan_jax import config
+from flan_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADER = """from __gin__ import dynamic_registration
@@ -158,6 +159,13 @@ def test_command_line_errors_are_one_message(argv, message):
   assert "Traceback" not in result.stderr
 
 
+# What a job cannot do without, and its file leaves to the command line.
+REQUIRED = {
+  "convert.gin": ("INPUT_PATH", "OUTPUT_PATH", "OUTPUT_FORMAT"),
+  "generate.gin": ("INITIAL_CHECKPOINT_PATH",),
+}
+
+
 @pytest.mark.parametrize(
   "path", sorted((ROOT / "gin").glob("*.gin")), ids=lambda p: p.name
 )
@@ -165,4 +173,8 @@ def test_every_job_file_loads(path):
   text = path.read_text()
   if "config.run.job" not in text and "include" not in text:
     pytest.skip("a part, not a job")
-  assert config.load([str(path)], search_paths=[str(ROOT)]).text
+  flags = [(name, "x") for name in REQUIRED.get(path.name, ())]
+  assert config.load([str(path)], flags, search_paths=[str(ROOT)]).text
+  if flags:
+    with pytest.raises(UserError, match=r"which no file defines"):
+      config.load([str(path)], flags[1:], search_paths=[str(ROOT)])

@@ -42,7 +42,7 @@ def vocabulary(chosen: Any, model: Any) -> None:
   if size > rows:
     raise UserError(
       f"the vocabulary has {size:,} ids, the model's embedding {rows:,} rows:"
-      f" set the MODEL's vocab_size to {math.ceil(size / 128) * 128:,} or more, or"
+      f" set its vocab_size to {math.ceil(size / 128) * 128:,} or more, or"
       " give the vocabulary that the checkpoint was trained with."
     )
 

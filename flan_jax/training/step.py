@@ -135,7 +135,7 @@ def train_step(
     "param_norm": optax.tree.norm(params),
     "learning_rate": optimiser.learning_rate(state.step - state.skipped),
     "target_tokens": jnp.sum(weights_BT != 0),
-    "input_tokens": _input_tokens(batch),
+    "input_tokens": _input_tokens(batch, weights_BT),
     "nonfinite": ~finite,
     "skipped": ~useful,
   }
@@ -263,6 +263,12 @@ def _select(condition, new, old):
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _input_tokens(batch):
+def _input_tokens(batch, weights_BT):
+  """What is read and not predicted: of a decoder, the rest of its segments."""
   inputs = batch.get("encoder_input_tokens")
-  return 0 if inputs is None else jnp.sum(jnp.asarray(inputs) != 0)
+  if inputs is not None:
+    return jnp.sum(jnp.asarray(inputs) != 0)
+  segments = batch.get("decoder_segment_ids")
+  if segments is None:
+    return 0
+  return jnp.sum((jnp.asarray(segments) > 0) & (weights_BT == 0))

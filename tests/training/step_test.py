@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flan_jax.data import features
 from flan_jax.errors import UserError
+from flan_jax.models.decoder import DecoderConfig, DecoderOnly
 from flan_jax.models.head import Head
 from flan_jax.models.t5 import EncoderDecoder, T5Config
 from flan_jax.training import loss, optimiser, schedule, state, step
@@ -123,6 +125,23 @@ def test_gradient_is_that_of_the_divided_loss(factor):
   norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
   np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
   np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+
+
+def test_a_decoder_s_inputs_are_what_it_reads_and_does_not_predict():
+  """Ids say nothing: 0 may be a token, and padding may have any id."""
+  made = features.decoder_only_batches(
+    [{"inputs": [0, 3, 5], "targets": [0, 1]}, {"inputs": [2], "targets": [1]}],
+    lengths={"inputs": 8, "targets": 4},
+    batch_size=2,
+    begin_id=0,
+  )
+  model = DecoderOnly(
+    DecoderConfig(vocab_size=8, emb_dim=4, num_heads=1, num_layers=1)
+  )
+  start = state.create(model.init(jax.random.key(0)), optimiser.adamw(0.1))
+  _, metrics = step_function(model=model)(start, next(made))
+  assert float(metrics["target_tokens"]) == 3
+  assert float(metrics["input_tokens"]) == 4
 
 
 def test_metrics_are_what_they_say():
