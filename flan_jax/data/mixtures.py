@@ -124,7 +124,7 @@ def resolve(
     raise UserError(
       f"MISSING_DATASETS is {missing!r}; write 'error' or 'skip'."
     )
-  mixture = _registered(name)
+  mixture = registered(name)
   tasks = {t.name: t for t in seqio.get_subtasks(mixture)}
   gone = {n: m for n, t in tasks.items() if (m := _missing(t))}
   if gone and (missing == "error" or len(gone) == len(tasks)):
@@ -218,7 +218,7 @@ def forms_of(resolved: Resolved) -> dict[str, forms.Form]:
   }
 
 
-def _registered(name: str) -> seqio.Mixture | seqio.Task:
+def registered(name: str) -> seqio.Mixture | seqio.Task:
   for registry in (seqio.MixtureRegistry, seqio.TaskRegistry):
     if name in registry.names():
       return registry.get(name)

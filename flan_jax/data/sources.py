@@ -228,7 +228,7 @@ def _dataset_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
   directory = folder / name
   metadata = directory / ".config" / "metadata.json"
   if "/" not in name and metadata.is_file():
-    config = json.loads(metadata.read_text()).get("defaultConfigName")
+    config = json.loads(metadata.read_text()).get("default_config_name")
     if config:
       return directory / config
   return directory
