@@ -10,6 +10,10 @@ no slash):
 seqio's `metric_fns` stay empty: flan_jax scores with `eval/`, which ranks
 choices, averages over templates and takes several references; seqio's
 evaluator can do none of these.
+
+For people (`browse.py`):
+  python -m flan_jax.data.catalogue --html catalogue.html
+  python -m flan_jax.data.catalogue --show anli_r1
 """
 
 import ast
@@ -20,6 +24,7 @@ import importlib
 import inspect
 import itertools
 import pathlib
+import sys
 import textwrap
 import types
 from collections.abc import Mapping
@@ -328,3 +333,11 @@ def _without_docstring(tree):
   ):
     tree.body = body[1:] or [ast.Pass()]
   return tree
+
+
+if __name__ == "__main__":
+  # `browse` imports this module by its name, which is another one than the
+  # script's; it alone does the work.
+  from flan_jax.data import browse
+
+  sys.exit(browse.main(sys.argv[1:]))
