@@ -67,7 +67,7 @@ def prepare_data(
   seqio.set_tfds_data_dir_override(str(folder))
   tasks = seqio.get_subtasks(mixtures.registered(mixture_or_task_name))
   statuses = [downloads.ask(d, folder) for d in downloads.of_tasks(tasks)]
-  _show(display, mixture_or_task_name, statuses)
+  _show(display, mixture_or_task_name, statuses, folder)
   needed = _show_disk(display, statuses, folder)
   states = {s.dataset.spec: s.state for s in statuses}
   todo = [s.dataset for s in statuses if s.try_it]
@@ -143,13 +143,13 @@ def _interrupted() -> Iterator[None]:
 # ------------------------------------------------------------------ the table
 
 
-def _show(display: progress.Display, name: str, statuses):
+def _show(display: progress.Display, name: str, statuses, folder):
   order = {state: i for i, state in enumerate(copies.STATES)}
   ranked = sorted(statuses, key=lambda s: order[s.state])
   display.table(
     f"datasets of {name}",
     ("dataset", "state", "download", "generated", ""),
-    [_row(s) for s in ranked],
+    [_row(s, folder) for s in ranked],
   )
   for status in ranked:
     if status.state == copies.BY_HAND:
@@ -157,7 +157,7 @@ def _show(display: progress.Display, name: str, statuses):
       display.say(f"\n{status.dataset.spec}, by hand:\n{steps}")
 
 
-def _row(status: copies.Status) -> tuple[str, ...]:
+def _row(status: copies.Status, folder: pathlib.Path) -> tuple[str, ...]:
   download = generated = ""
   if status.state in (copies.DOWNLOADABLE, copies.BY_HAND):
     known = status.download
@@ -169,7 +169,9 @@ def _row(status: copies.Status) -> tuple[str, ...]:
     generated = _bytes(status.generated)
   note = status.note
   if status.state == copies.PREPARED:
-    note = str(status.where)
+    # The folder itself is said above; a whole path would be folded.
+    inside = status.where.is_relative_to(folder)
+    note = str(status.where.relative_to(folder) if inside else status.where)
   elif status.state == copies.BY_HAND:
     note = "see below"
     if status.try_it:

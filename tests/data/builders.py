@@ -111,7 +111,8 @@ class MadeByHand(_Lines):
 class MadeBroken(_Lines):
   """Stops amid the rows."""
 
-  url_infos = _Known("lines.txt")
+  FILE = "broken.txt"
+  url_infos = _Known("broken.txt")
 
   def _generate_examples(self, path):
     yield 0, {"text": "one"}

@@ -198,7 +198,7 @@ def test_rows_that_fail_leave_the_download_alone(server, folder):
   for _ in range(2):
     with pytest.raises(ValueError, match="has no end"):
       preparing.prepare("made_broken", "1.0.0", folder)
-  assert server.asked == ["lines.txt"]
+  assert server.asked == ["broken.txt"]
   assert all(f.startswith("downloads/") for f in files(folder))
   assert ask(folder, "made_broken").state == copies.DOWNLOADABLE
 
