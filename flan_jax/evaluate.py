@@ -16,10 +16,12 @@ from typing import Any
 from flan_jax.convert import load
 from flan_jax.data import catalogue, mixtures, spec, template
 from flan_jax.data import directory as directory_lib
+from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation, protocol, rank, report
 from flan_jax.eval.evaluation import Evaluation, Sample
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
+from flan_jax.training import checks
 from flan_jax.training import record as record_lib
 
 SAMPLES_PER_TASK = 2
@@ -138,8 +140,11 @@ def evaluate(
     The path of the page.
 
   Raises:
-    UserError: a name, a dataset, a checkpoint or a folder that is not there.
+    UserError: a name, a dataset, a checkpoint or a folder that is not there;
+      a vocabulary that is not the model's.
   """
+  checks.vocabulary(vocabulary, model)
+  vocabulary_lib.check_padding(vocabulary, model.kind)
   catalogue.register(vocabulary, wrapper=wrapper)
   data = directory_lib.choose(tfds_data_dir, catalogue.load())
   held_out = mixtures.resolve(
@@ -277,8 +282,9 @@ def _answer(result) -> protocol.Answer:
       prediction=result.prediction,
       choices=tuple(e.choices_text),
       text=e.choices_text[result.prediction],
-      references=(e.choices_text[e.label],),
+      references=_references(e),
       ties=result.ties,
+      group=e.group,
     )
   return protocol.Answer(
     e.index, e.template, -1, -1, (), result.text, _references(e)
@@ -305,7 +311,7 @@ def _samples(results) -> list[Sample]:
         scores=result.scores if ranked else (),
         answer=answer.text,
         expected=answer.references[0],
-        correct=result.correct if ranked else None,
+        correct=answer.text in answer.references if ranked else None,
       )
     )
   return out

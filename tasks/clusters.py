@@ -22,6 +22,12 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
   "commonsense": ("copa", "hellaswag", "piqa", "story_cloze"),
   "sentiment": ("imdb", "sentiment140", "sst2", "yelp"),
   "paraphrase": ("mrpc", "paws", "qqp", "stsb"),
+  "closed_book_qa": (
+    "arc_challenge",
+    "arc_easy",
+    "natural_questions",
+    "trivia_qa",
+  ),
   "struct_to_text": ("common_gen", "dart", "e2e_nlg", "web_nlg"),
   "reading_comprehension_commonsense": ("cosmos_qa",),
   "translation": (
@@ -58,6 +64,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
   "closed_book_qa": ("unified_qa_science",),
   "misc": ("lambada", "true_case", "word_segment"),
 }
+
+# Tasks without training rows: they are evaluated and never trained on, and
+# give no exemplars.
+EVALUATION_ONLY: tuple[str, ...] = ("wsc273",)
 
 # What a cluster is called in a mixture's name where that is not its folder.
 SHORT_NAMES: dict[str, str] = {"natural_language_inference": "nli"}

@@ -97,6 +97,12 @@ def _load(cluster: str, name: str) -> spec.Task:
       f"{where}: its TASK is called {task.name!r}; a task has the name of its"
       f" file, {name!r}."
     )
+  if (task.splits.train is None) != (name in table.EVALUATION_ONLY):
+    raise spec.SpecError(
+      f"{where}: its splits have train={task.splits.train!r}; a task without"
+      " training rows, and no other, is in EVALUATION_ONLY of"
+      " tasks/clusters.py."
+    )
   return task
 
 
@@ -231,6 +237,8 @@ def register(
   _registered.update(vocabulary=vocabulary, wrapper=wrapper, names=written)
   for task in load().values():
     for form in (forms.FORMS | forms.SINGLE).values():
+      if form.shots and task.splits.train is None:
+        continue
       made = seqio_task(task, vocabulary, wrapper=wrapper, form=form)
       _free(made.name)
       seqio.TaskRegistry.add_provider(made.name, made)

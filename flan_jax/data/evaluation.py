@@ -44,6 +44,7 @@ class EvalExample:
     targets: tokens with EOS, int32 [T'].
     targets_text: what they were made from.
     references: all accepted answers.
+    group: what the rows share that a metric takes together; "" without.
     shots: exemplars that stand before the prompt, of those asked for.
   """
 
@@ -59,6 +60,7 @@ class EvalExample:
   targets_text: str
   references: tuple[str, ...]
   shots: int = 0
+  group: str = ""
 
 
 def evaluation_examples(
@@ -201,6 +203,9 @@ def _assemble(task, templates, rows, out, choices, count: int):
   shots = [0] * (count * len(templates))
   if template.SHOTS in out:
     shots = out[template.SHOTS].numpy().tolist()
+  groups = [""] * count
+  if template.GROUP in rows:
+    groups = _texts(rows[template.GROUP])
   references = None
   if template.REFERENCES in rows:
     ragged = template.ragged(rows[template.REFERENCES])
@@ -229,6 +234,7 @@ def _assemble(task, templates, rows, out, choices, count: int):
           targets_text=targets_text[at],
           references=references[r] if direct else (targets_text[at],),
           shots=shots[at],
+          group=groups[r],
         )
       )
   return examples

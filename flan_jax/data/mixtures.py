@@ -29,14 +29,19 @@ from flan_jax.data import (
 )
 from flan_jax.data.splits import Split
 from flan_jax.errors import UserError
+from flan_jax.tasks import clusters
 
 
 def rate(task: seqio.Task, maximum: int | None = None) -> float:
-  """Training examples of a task, at most `maximum`; needs its dataset."""
+  """Training examples of a task, at most `maximum`; needs its dataset.
+
+  Of a task that is for evaluation alone, its test examples.
+  """
+  split = "train" if "train" in task.splits else "test"
   if task.cache_dir:
-    examples = task.get_cached_stats("train")["examples"]
+    examples = task.get_cached_stats(split)["examples"]
   else:
-    examples = task.num_input_examples("train")
+    examples = task.num_input_examples(split)
   return float(min(examples, maximum) if maximum else examples)
 
 
@@ -47,13 +52,18 @@ train_rate = functools.partial(rate, maximum=spec.MAX_RATE)
 def of_split(
   split: Split, form: forms.Form = forms.PLAIN
 ) -> dict[str, seqio.Mixture]:
-  """The two mixtures of a split by name, of tasks that are registered."""
+  """The two mixtures of a split by name, of tasks that are registered.
+
+  A task without training rows has no exemplars, and is in no few-shot mixture.
+  """
   pairs = (
     ("train", split.train, train_rate),
     ("eval", split.evaluation, rate),
   )
   out = {}
   for which, tasks, how in pairs:
+    if form.shots:
+      tasks = [t for t in tasks if t not in clusters.EVALUATION_ONLY]
     if tasks:
       name = split.mixture(which, form.name)
       parts = [(catalogue.registered_name(t, form), how) for t in tasks]
@@ -283,6 +293,8 @@ def _check_usable(
   if ours is None or task.cache_dir or not isinstance(
     task.source, sources.Source
   ):
+    return
+  if split not in task.splits:
     return
   # Looking takes a graph per task; without `keep` only empty texts are left
   # out, and a stream that ends says so (`examples`).

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 Row = dict[str, tf.Tensor]
 
+# For `clean`: one question mark at the end, however many there were.
+ASKED = ((r"[\s?]*$", "?"),)
+
 
 def clean(
   row: Row, *fields: str, replace: Iterable[tuple[str, str]] = ()

@@ -81,20 +81,33 @@ class Splits:
   {'train': 'train[:24]', 'validation': 'train[24:36]', \
 'test': 'train[36:48]'}
 
+  A dataset that is for evaluation alone has a test split only:
+
+  >>> Splits(train=None, validation=None, test="test").resolve(
+  ...   {"test": 273}, "wsc273")
+  {'test': 'test[:273]'}
+
   Attributes:
-    validation, test: a source split, or rows of one.
-    train: a source split (less what is cut from it), or rows of one.
+    validation, test: a source split, or rows of one; validation None: none.
+    train: a source split (less what is cut from it), or rows of one; None:
+      none.
     max_train_examples: training has at most so many rows, the first ones.
   """
 
-  validation: str | Rows
+  validation: str | Rows | None
   test: str | Rows
-  train: str | Rows = "train"
+  train: str | Rows | None = "train"
   max_train_examples: int = MAX_TRAIN_EXAMPLES
 
   @property
-  def train_split(self) -> str:
-    """The source split that training rows are from."""
+  def names(self) -> tuple[str, ...]:
+    """Those of our three splits that there are, in order."""
+    ours = ("train", "validation", "test")
+    return tuple(o for o in ours if getattr(self, o) is not None)
+
+  @property
+  def train_split(self) -> str | None:
+    """The source split that training rows are from; None without any."""
     return self.train.split if isinstance(self.train, Rows) else self.train
 
   def resolve(self, sizes: Mapping[str, int], task: str) -> dict[str, str]:
@@ -114,10 +127,12 @@ class Splits:
       and rows.split == self.train_split
     }
     self._check_apart(held, task)
-    size = self._size(self.train_split, sizes, task)
-    spans = self._as_published(held, size) or self._packed(held, size)
+    spans = {}
+    if self.train is not None:
+      size = self._size(self.train_split, sizes, task)
+      spans = self._as_published(held, size) or self._packed(held, size)
     out = {}
-    for ours in ("train", "validation", "test"):
+    for ours in self.names:
       theirs = getattr(self, ours)
       name = theirs.split if isinstance(theirs, Rows) else theirs
       n = self._size(name, sizes, task)

@@ -59,7 +59,7 @@ class Source(seqio.DataSource):
 
   def __init__(self, task: str, splits: spec.Splits):
     self.task, self._spec_splits = task, splits
-    super().__init__(splits=SPLITS)
+    super().__init__(splits=splits.names)
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -104,9 +104,10 @@ class Source(seqio.DataSource):
     return stop - start
 
   def _slice(self, split: str) -> tuple[str, int, int]:
-    if split not in SPLITS:
+    names = self._spec_splits.names
+    if split not in names:
       raise UserError(
-        f"task {self.task!r} has no split {split!r}, only {', '.join(SPLITS)}."
+        f"task {self.task!r} has no split {split!r}, only {', '.join(names)}."
       )
     return self.slices()[split]
 
@@ -274,8 +275,8 @@ class JsonlSource(Source):
 
   def sizes(self) -> Mapping[str, int]:
     s = self._spec_splits
-    named = [x if isinstance(x, str) else x.split for x in (
-      s.train, s.validation, s.test)]
+    theirs = [getattr(s, ours) for ours in s.names]
+    named = [x if isinstance(x, str) else x.split for x in theirs]
     found = {name: len(self._lines(name)) for name in dict.fromkeys(named)}
     if not any(found.values()):
       raise NotPreparedError(

@@ -153,7 +153,10 @@ class Task:
     label: feature with the index of the right choice.
     target: feature with a free-form target; exclusive with `choices`.
     references: feature with all accepted answers (a sequence of texts), for
-      metrics; default: the target alone.
+      metrics; default: the target alone. With choices of the row, those that
+      are accepted, where more than the one at `label` is right.
+    group: feature (a text) that rows share which a metric takes together:
+      MultiRC's question.
     prepare: graph function of one row (a dict of tensors) to the row that the
       fields name; written above the task, with a before/after example.
     keep: graph function of one prepared row to a bool; rows for which it is
@@ -174,6 +177,7 @@ class Task:
   label: str | None = None
   target: str | None = None
   references: str | None = None
+  group: str | None = None
   prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
   keep: Callable[[dict[str, Any]], Any] | None = None
   family: str | None = None
@@ -240,6 +244,8 @@ class Task:
       self._fail("choices need label, the feature with the right one's index.")
     if self.choices is None and self.label is not None:
       self._fail(f"label {self.label!r} has no choices to point into.")
+    if self.references and isinstance(self.choices, tuple):
+      self._fail("references are for targets, or for choices of the row.")
     if isinstance(self.choices, tuple):
       if len(self.choices) < 2:
         self._fail(f"choices {self.choices!r}: at least two are needed.")

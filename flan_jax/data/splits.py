@@ -9,7 +9,7 @@ comprehension with commonsense the code released with it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from flan_jax.tasks import clusters
 
@@ -62,7 +62,7 @@ def hold_out(
   train = [t for c, tasks in table.items() if c not in out for t in tasks]
   return Split(
     f"holdout_{short}",
-    tuple(train),
+    _trained(train),
     tuple(table[cluster]),
     tuple(c for c in table if c in out and c != cluster),
   )
@@ -73,4 +73,10 @@ def all_splits(
 ) -> tuple[Split, ...]:
   """Every split: each cluster held out, and `all` (nothing held out)."""
   every = tuple(t for tasks in table.values() for t in tasks)
-  return (Split("all", every, every), *(hold_out(c, table) for c in table))
+  whole = Split("all", _trained(every), every)
+  return (whole, *(hold_out(c, table) for c in table))
+
+
+def _trained(tasks: Iterable[str]) -> tuple[str, ...]:
+  """Of `tasks` those that have training rows."""
+  return tuple(t for t in tasks if t not in clusters.EVALUATION_ONLY)

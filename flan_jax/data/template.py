@@ -31,6 +31,8 @@ INDEX, LABEL, CHOICES, REFERENCES = (
   "choices",
   "references",
 )
+# What rows that a metric takes together share.
+GROUP = "group"
 # How many exemplars stand before a prompt; a feature of few-shot examples.
 SHOTS = "shots"
 # The field that holds them.
@@ -40,6 +42,7 @@ RESERVED = frozenset((
   LABEL,
   CHOICES,
   REFERENCES,
+  GROUP,
   "inputs",
   "inputs_pretokenized",
   "targets",
@@ -226,8 +229,8 @@ def canonical(task: spec.Task, batch: Row) -> tuple[dict[str, Any], Any]:
   The result holds every field of `task.inputs` as text [B]; `label` int64 [B]
   and, where choices differ from row to row, `choices` [B, (C)]; or `target`
   [B] and `references` [B, (R)]; and `example_index`, the row's number in its
-  split. Other features that are one value or one sequence a row are carried
-  along under their own names.
+  split. `group` is text [B] where the task has one. Other features that are
+  one value or one sequence a row are carried along under their own names.
 
   Rows are not used in which a field or the target is empty or white space: a
   template that asks for it would teach to answer with nothing.
@@ -266,6 +269,10 @@ def canonical(task: spec.Task, batch: Row) -> tuple[dict[str, Any], Any]:
       else:
         texts = [_text(feature(n, 0)) for n in names]
         out[CHOICES] = ragged(tf.stack(texts, axis=1))
+      if task.references:
+        out[REFERENCES] = ragged(feature(task.references, 1))
+  if task.group:
+    out[GROUP] = _text(feature(task.group, 0))
   out[INDEX] = tf.cast(batch[INDEX], tf.int64)
   stripped = tf.strings.strip(tf.stack(must_speak))
   used_B = tf.reduce_all(tf.not_equal(stripped, ""), axis=0)

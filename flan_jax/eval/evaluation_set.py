@@ -71,7 +71,9 @@ class EvaluationSet:
       lengths: `inputs` and `targets`, limits in tokens.
       batch_size: inputs per batch.
       max_examples: rows per task and split; None is all.
-      splits: what to read: `validation`, `test` or both.
+      splits: what to read: `validation`, `test` or both. A task without
+        validation rows has none; the last split, which is reported, it must
+        have.
       wrapper: text around each prompt, as in the training mixture.
       cluster_of: task name -> cluster; default: `tasks/clusters.py`.
       form_of: task name -> form (templates and exemplars), of tasks that are
@@ -99,6 +101,8 @@ class EvaluationSet:
     for split in splits:
       examples[split] = []
       for task in tasks:
+        if split not in task.splits.names and split != splits[-1]:
+          continue
         form = (form_of or {}).get(task.name, forms.PLAIN)
         rows = evaluation_data.evaluation_examples(
           task,

@@ -16,7 +16,9 @@ class Metric:
     name: as tasks write it.
     function: (predictions, references) -> name -> value.
     takes: `labels` (indices of choices), `numbers` (the choices' texts as
-      numbers) or `texts` (and, as references, a sequence of texts per row).
+      numbers), `groups` (indices of choices, and, as references, pairs of the
+      row's `spec.Task.group` and its label) or `texts` (and, as references, a
+      sequence of texts per row).
     primary: the value that picks the best development template.
     rows: optional: the values of `primary` row by row, where it is their
       mean; intervals come from it.

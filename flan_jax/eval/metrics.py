@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flan_jax.errors import UserError
-from flan_jax.eval import text_metrics
+from flan_jax.eval import qa_metrics, text_metrics
 from flan_jax.eval.metric import Metric, check, check_texts
 
 
@@ -179,6 +179,7 @@ METRICS: dict[str, Metric] = {
       "rougeL",
       lambda p, r: _rouge_rows(p, r)["rougeL"],
     ),
+    *qa_metrics.METRICS,
     *text_metrics.METRICS,
   )
 }

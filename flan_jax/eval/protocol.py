@@ -39,6 +39,7 @@ class Answer:
     text: the chosen or generated text.
     references: accepted texts.
     ties: choices that share the best score.
+    group: what the rows share that a metric takes together.
   """
 
   index: int
@@ -49,6 +50,7 @@ class Answer:
   text: str
   references: tuple[str, ...]
   ties: int = 1
+  group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +274,9 @@ def _by_template(task: str, answers) -> dict[int, list[Answer]]:
 def _metric(task, name: str) -> metrics_lib.Metric:
   metric = metrics_lib.get(name)
   free = task.kind == "generation"
-  if free != (metric.takes == "texts"):
+  takes_texts = metric.takes == "texts"
+  # Choices of which several are accepted are judged by their texts too.
+  if free != takes_texts and not (takes_texts and task.references):
     other = "texts" if free else "labels or numbers"
     raise UserError(
       f"task {task.name!r} is a {task.kind} task, but its metric {name!r}"
@@ -284,6 +288,8 @@ def _metric(task, name: str) -> metrics_lib.Metric:
 def _pairs(metric, rows: Sequence[Answer]) -> tuple[list, list]:
   if metric.takes == "labels":
     return [a.prediction for a in rows], [a.label for a in rows]
+  if metric.takes == "groups":
+    return [a.prediction for a in rows], [(a.group, a.label) for a in rows]
   if metric.takes == "texts":
     return [a.text for a in rows], [a.references for a in rows]
   try:

@@ -171,3 +171,23 @@ def test_label_outside(data_dir):
   task = made.nli(source=spec.tfds("wrong:1.0.0"))
   with pytest.raises(template.DataError, match="label 9 is outside its choic"):
     examples(task)
+
+
+def test_groups_and_accepted_choices(tmp_path):
+  rows = [
+    {"premise": f"p{i}", "hypothesis": "h", "label": 0, "asked": f"q{i // 2}",
+     "endings": ["a", "b", "c"], "accepted": ["c", "a"][: 2 - i % 2]}
+    for i in range(4)
+  ]
+  task = made.choosing(
+    source=spec.Jsonl(made.write_jsonl(tmp_path, test=rows)),
+    splits=spec.Splits(train=None, validation=None, test="test"),
+    group="asked",
+    references="accepted",
+  )
+  found = evaluation.evaluation_examples(
+    task, "test", vocabulary=made.BYTES, lengths=None, templates=[0]
+  )
+  assert [e.group for e in found] == ["q0", "q0", "q1", "q1"]
+  assert [e.references for e in found] == [("c", "a"), ("c",)] * 2
+  assert [e.targets_text for e in found] == ["a"] * 4

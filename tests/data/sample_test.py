@@ -193,5 +193,6 @@ def test_the_whole_embedded_sample(tmp_path):
   for task in tasks:
     builder = tfds.builder(task.source.spec, data_dir=directory)
     sizes = {k: v.num_examples for k, v in builder.info.splits.items()}
-    assert sizes[task.splits.train_split] >= 24, task.name
+    if "train" in task.splits.names:
+      assert sizes[task.splits.train_split] >= 24, task.name
     task.splits.resolve(sizes, task.name)

@@ -100,3 +100,9 @@ def test_empty_and_missing_splits_are_named():
     splits.resolve({"train": 3, "test": 3}, "t")
   with pytest.raises(SpecError, match="no split 'test', only train"):
     splits.resolve({"train": 30}, "t")
+
+
+def test_a_test_split_alone():
+  splits = Splits(train=None, validation=None, test="test")
+  assert splits.names == ("test",)
+  assert splits.resolve({"test": 273}, "wsc") == {"test": "test[:273]"}

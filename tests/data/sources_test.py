@@ -162,3 +162,16 @@ def test_column_of_two_kinds(tmp_path):
   pattern = made.write_jsonl(tmp_path, train=rows, test=lines(2))
   with pytest.raises(UserError, match="key 'label' of .* is not the same kind"):
     sources.source(jsonl_task(pattern)).get_dataset("train")
+
+
+def test_splits_that_a_task_has_not(tmp_path):
+  pattern = made.write_jsonl(tmp_path, test=lines(5))
+  task = made.nli(
+    source=spec.Jsonl(pattern),
+    splits=spec.Splits(train=None, validation=None, test="test"),
+  )
+  source = sources.source(task)
+  assert source.splits == ("test",)
+  assert len(indexes(source, "test")) == 5
+  with pytest.raises(UserError, match="has no split 'train', only test"):
+    source.get_dataset("train")

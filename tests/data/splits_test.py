@@ -66,3 +66,11 @@ def test_no_family_is_split():
         for names in (split.train, split.evaluation)
       ]
       assert not families[0] & families[1]
+
+
+def test_tasks_for_evaluation_alone_are_not_trained_on(monkeypatch):
+  monkeypatch.setattr(clusters, "EVALUATION_ONLY", ("mrpc",))
+  whole, *held = splits.all_splits(TABLE)
+  assert "mrpc" in whole.evaluation
+  assert not [s.name for s in (whole, *held) if "mrpc" in s.train]
+  assert splits.hold_out("paraphrase", TABLE).evaluation == ("mrpc",)

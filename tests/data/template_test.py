@@ -187,3 +187,8 @@ def test_reserved_field_name():
 def test_template_out_of_range():
   with pytest.raises(ValueError, match="no template 10, only 0 to 9"):
     template.tables(made.nli(), [10])
+
+
+def test_references_need_a_target_or_choices_of_the_row():
+  with pytest.raises(spec.SpecError, match="references are for targets, or"):
+    made.nli(references="accepted")

@@ -22,7 +22,7 @@ def source_texts(task) -> set[bytes]:
   """Each field of every row, of all splits, long enough to be its own."""
   texts = set()
   source = sources.source(task)
-  for split in sources.SPLITS:
+  for split in task.splits.names:
     rows = preprocessors.prepare_rows(task)(source.get_dataset(split))
     for row in rows.as_numpy_iterator():
       texts |= {row[f].strip() for f in task.inputs if len(row[f]) > 25}
@@ -108,7 +108,7 @@ def test_every_real_row_renders(name, real_data):
   task = catalogue.get(name)
   if not sources.source(task).is_prepared():
     pytest.skip(f"{name} is not in the real data beside the checkout")
-  for split in sources.SPLITS:
+  for split in task.splits.names:
     rows = evaluation.evaluation_examples(
       task,
       split,
