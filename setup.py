@@ -28,6 +28,11 @@ CORE = [
   "flax>=0.12,<0.13",
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.11.30,<0.13",
+  # Checkpoints of other programs.
+  "safetensors>=0.5,<0.9",
+  "tensorstore>=0.1.75,<0.2",
+  "msgpack>=1,<2",
+  "ml_dtypes>=0.5,<0.7",
   "jaxtyping>=0.3,<0.4",
   "numpy>=2.0,<3",
   "gin-config>=0.5,<0.6",

@@ -269,7 +269,8 @@ def _model(opened, model):
 def _vocabulary(opened, vocabulary):
   if vocabulary is not None:
     return vocabulary
-  if opened.format in ("hf", "gguf"):
+  # Ours and T5X's have one where a conversion copied it.
+  if opened.format in ("hf", "gguf") or opened.tokenizer_files:
     return vocabulary_lib.load(opened.path)
   raise UserError(
     f"{opened.path} ({opened.format}) comes without a tokenizer. Add the"

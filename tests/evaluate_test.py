@@ -76,6 +76,16 @@ def test_a_checkpoint_that_is_not_there(settings, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+def test_a_vocabulary_larger_than_the_embedding(settings, tmp_path):
+  settings["model"] = made(settings["model"].kind, 4000)
+  with pytest.raises(UserError, match="4,096 ids, the model's embedding 4,000"):
+    evaluate.evaluate(
+      **settings,
+      initial_checkpoint_path=str(tmp_path),
+      output_dir=tmp_path / "out",
+    )
+
+
 def test_answers_by_ranking_and_generation(settings, tmp_path):
   """Both at once; the inputs of a decoder begin with its begin id."""
   model = settings["model"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flan_jax import config, generate
+from flan_jax.convert import native, trees
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.models import decoder, t5
@@ -85,6 +86,30 @@ def test_from_a_checkpoint_to_lines(saved, vocabulary, tmp_path, capsys):
   with pytest.raises(UserError, match="exists and is kept: .*OVERWRITE=True"):
     generate.generate(**options)
   generate.generate(**options, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["encoder_decoder", "decoder_only"])
+def test_a_tokenizer_that_was_copied_beside_a_checkpoint(
+  vocabulary, tmp_path, kind
+):
+  model = made(kind)
+  params = trees.flatten(model.init(jax.random.key(0)))
+  spiece = tmp_path / "spiece.model"
+  spiece.write_bytes(vocabulary_lib.shipped_file().read_bytes())
+  native.write_native(
+    tmp_path / "checkpoint",
+    params,
+    ((name, np.asarray(x)) for name, x in params.items()),
+    config=model.config,
+    tokenizer_files=[spiece],
+  )
+  options = {
+    "initial_checkpoint_path": str(tmp_path / "checkpoint"),
+    "prompts": PROMPTS, "inputs_length": 32, "decode": CONFIG,
+  }
+  alone = generate.generate(**options)
+  given = generate.generate(**options, model=model, vocabulary=vocabulary)
+  assert [r.text for r in alone] == [r.text for r in given]
 
 
 def test_tokens_that_a_model_reads(vocabulary):

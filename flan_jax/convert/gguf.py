@@ -40,6 +40,9 @@ class GgufSource:
   >>> source.read("decoder/decoder_norm/scale").shape  # doctest: +SKIP
   (576,)
 
+  Attributes:
+    details: what config.json says beside `config`, for `hf.write_hf`.
+
   Args:
     path: the file, or a folder with one.
 
@@ -64,6 +67,10 @@ class GgufSource:
     self.config = gguf_config.decoder_config(self._reader)
     architecture = gguf_file.metadata(self._reader, "general.architecture")
     self._architecture = gguf_tables.ARCHITECTURES[architecture]
+    context = gguf_file.metadata(
+      self._reader, f"{architecture}.context_length"
+    )
+    self.details = {"max_position_embeddings": context} if context else {}
     self._tensors, self.shapes, unknown = {}, {}, []
     for tensor in self._reader.tensors:
       found = gguf_tables.ours(tensor.name)

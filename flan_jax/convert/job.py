@@ -47,8 +47,9 @@ def convert(
     input_path: a checkpoint of any format in `convert/source.py`.
     output_path: the folder to be made.
     output_format: "hf", "t5x" or "flan_jax".
-    output_dtype: "float32", "bfloat16" or "float16"; None: as stored, and
-      float32 for "hf" where the tensors are of several types.
+    output_dtype: "float32" or "bfloat16"; "float16" for "hf" alone, which
+      nothing trains from; None: as stored, but float32 for "hf" where the
+      tensors are of several types and for the others where one is float16.
     scan_layers: for "flan_jax": layers are stored stacked, as a MODEL with
       scan_layers trains them. (Either kind of MODEL reads both.)
     overwrite: whether a folder at `output_path` is replaced.
@@ -70,6 +71,11 @@ def convert(
     raise UserError(
       f"SCAN_LAYERS=True has no effect with OUTPUT_FORMAT={output_format!r},"
       " whose layers are never stacked: remove one of the two."
+    )
+  if output_dtype == "float16" and output_format != "hf":
+    raise UserError(
+      f"OUTPUT_DTYPE='float16' with OUTPUT_FORMAT={output_format!r}: parameters"
+      " to train from are 'float32' or 'bfloat16'; give one of these."
     )
   drafts.check_free(output_path, overwrite=overwrite)
   source = open_source(input_path)
@@ -110,8 +116,10 @@ def _write(
   }
   step = getattr(source, "step", None) or 0
   tensors = bar.tensors(source)
+  stored = {x.dtype.name for x in source.shapes.values()}
+  if dtype is None and output_format != "hf" and "float16" in stored:
+    dtype = "float32"
   if output_format == "hf":
-    stored = {x.dtype.name for x in source.shapes.values()}
     same = stored.pop() if len(stored) == 1 else "float32"
     details = getattr(source, "details", None)
     hf.write_hf(

@@ -168,6 +168,8 @@ def test_logits_of_every_architecture(name, tmp_path):
     our_logits(opened, ids_BT), their_logits(model, ids_BT), atol=1e-4
   )
   assert opened.tokenizer_files == ()
+  context = model.config.max_position_embeddings
+  assert opened.details == {"max_position_embeddings": context}
 
 
 def test_the_tokenizer_is_written_beside_an_export(tmp_path):

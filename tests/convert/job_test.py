@@ -115,6 +115,20 @@ def test_bfloat16(folder, tmp_path, name):
   same(tensors(tmp_path / "out"), tensors(folder), "bfloat16")
 
 
+@pytest.mark.parametrize("name", ["t5x", "flan_jax"])
+def test_float16_is_read_and_not_written(folder, tmp_path, name):
+  half = tmp_path / "half"
+  run(
+    INPUT_PATH=str(folder),
+    OUTPUT_PATH=str(half),
+    OUTPUT_FORMAT="hf",
+    OUTPUT_DTYPE="float16",
+  )
+  out = tmp_path / "out"
+  run(INPUT_PATH=str(half), OUTPUT_PATH=str(out), OUTPUT_FORMAT=name)
+  same(tensors(out), tensors(half), "float32")
+
+
 def test_what_is_left_out_is_said(t5x_fixtures, tmp_path, capsys):
   run(
     INPUT_PATH=str(t5x_fixtures / "t5_1_0/legacy/checkpoint_4"),
@@ -130,6 +144,7 @@ def test_what_is_left_out_is_said(t5x_fixtures, tmp_path, capsys):
   [
     ({"OUTPUT_FORMAT": "safetensors"}, "OUTPUT_FORMAT='safetensors': known"),
     ({"OUTPUT_DTYPE": "fp16"}, "OUTPUT_DTYPE='fp16'.*'float16'"),
+    ({"OUTPUT_DTYPE": "float16"}, "'float16' with OUTPUT_FORMAT='t5x'"),
     ({"SCAN_LAYERS": True}, "SCAN_LAYERS=True has no effect with"),
     ({"INPUT_PATH": "/nowhere/at_all"}, "/nowhere/at_all does not exist"),
   ],
