@@ -35,7 +35,10 @@ class Display:
       numeric = rows and all(
         isinstance(r[i], int | float) or r[i] == "" for r in rows
       )
-      table.add_column(column, justify="right" if numeric else "left")
+      # Folded where it does not fit: a name is never cut.
+      table.add_column(
+        column, justify="right" if numeric else "left", overflow="fold"
+      )
     for row in rows:
       table.add_row(*(_text(value) for value in row))
     self.console.print(table, highlight=False)
