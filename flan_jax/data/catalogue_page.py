@@ -117,7 +117,9 @@ SCRIPT = """
       g.entries.forEach((e) => { e.hidden = gone; });
     });
     document.getElementById('mixtures').hidden = words.length > 0;
-    count.textContent = datasets + ' datasets, ' + templates + ' templates';
+    const some = (n, what) => n + ' ' + what + (n === 1 ? '' : 's');
+    count.textContent = some(datasets, 'task') + ', ' + some(templates,
+      'template');
   }
   toggle.addEventListener('click', () => {
     const shown = sets.filter((s) => !s.node.hidden);
@@ -175,10 +177,10 @@ def _anchor(cluster: str) -> str:
 
 def _lead(found: Sequence[Entry], groups) -> str:
   extras = sum(e.extra for e in found)
-  outside = f" {extras} of them are extras, in no mixture." if extras else ""
+  outside = f" ({extras} of them extras, in no mixture)" if extras else ""
   return (
-    f"<p class='lead'>{len(found)} tasks in {len(groups)} clusters,"
-    f" {len(found) * spec.NUM_TEMPLATES} templates.{outside}</p>"
+    f"<p class='lead'>{len(found)} tasks{outside} in {len(groups)} clusters,"
+    f" {len(found) * spec.NUM_TEMPLATES} templates.</p>"
     "<p>Every template stands on a row of the embedded sample: what the model"
     " reads, and <span class='target'>the target</span> it is trained to"
     " write. Texts of the row are"
@@ -193,7 +195,7 @@ def _search() -> str:
   return (
     "<div class='search'><input id='words' type='search' placeholder='Filter"
     " datasets and templates by words' aria-label='Filter datasets and"
-    " templates by words' autocomplete='off'><button id='toggle'"
+    " templates by words' autocomplete='off' /><button id='toggle'"
     " type='button'>Open or close all</button><span id='count'"
     " class='small muted' aria-live='polite'></span></div>"
   )

@@ -155,7 +155,7 @@ def _slices(task: spec.Task) -> dict[str, tuple[str, int]]:
   except UserError:  # not there, or a copy that lacks a split
     return {}
   return {
-    ours: (f"{theirs}[{start}:{stop}]", stop - start)
+    ours: (f"{theirs}[{start or ''}:{stop}]", stop - start)
     for ours, (theirs, start, stop) in found.items()
   }
 
