@@ -140,10 +140,7 @@ def train(
   convert = features.batches_for(
     model.kind, vocabulary_lib.begin_id(vocabulary)
   )
-  rows = batch_size // microbatches
-  logits = rows * task_feature_lengths["targets"] * model.config.vocab_size
-  if 4 * logits > allocator.ALWAYS_MAPPED:
-    allocator.keep_freed_memory()
+  allocator.for_model(model)
 
   # Data: names -> tasks -> what is there.
   catalogue.register(vocabulary, wrapper=wrapper)
@@ -182,12 +179,13 @@ def train(
     best_metric="validation/loss",
     best_mode="min",
   )
-  state = _initial_state(
-    model, optimizer, random_seed, initial_checkpoint_path, mesh
-  )
-  restored = checkpoints.restore_latest(state)
+  restored = checkpoints.restore_latest(_abstract_state(model, optimizer, mesh))
   if restored is not None:
     state = restored.state
+  else:
+    state = _initial_state(
+      model, optimizer, random_seed, initial_checkpoint_path, mesh
+    )
   start = int(state.step)
   if start > train_steps:
     raise UserError(
@@ -259,6 +257,7 @@ def train(
       batch_size=batch_size,
       max_examples=eval_examples,
       wrapper=wrapper,
+      form_of=mixtures.forms_of(held_out),
       kind=model.kind,
     )
   log = writers.MetricsLog(folder, start)
@@ -361,6 +360,19 @@ def _write(path: pathlib.Path, value: Any):
   draft = path.with_suffix(".tmp")
   draft.write_text(json.dumps(value))
   os.replace(draft, path)
+
+
+def _abstract_state(model, optimizer, mesh):
+  """Shapes of the state and where it lies, with nothing computed."""
+
+  def create(rng):
+    return state_lib.create(model.init(rng), optimizer)
+
+  here = sharding.replicated(mesh)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+    jax.eval_shape(create, jax.random.key(0)),
+  )
 
 
 def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):

@@ -80,6 +80,24 @@ def assert_bit_equal(a, b):
     assert a[name].tobytes() == b[name].tobytes(), name
 
 
+@pytest.mark.usefixtures("sample_cache")
+def test_held_out_tasks_are_asked_in_the_mixture_s_form(tmp_path):
+  folder = run(
+    tmp_path / "run",
+    EVAL_MIXTURE_OR_TASK_NAME="flan_wnli_2_shot",
+    EVAL_EXAMPLES=1,
+    TRAIN_STEPS=1,
+    TASK_FEATURE_LENGTHS={"inputs": 300, "targets": 64},
+    SHOT_ANSWER=" ANSWERED ",
+  )
+  lines = (folder / "predictions" / "step_1.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert len(rows) > 10
+  shots = {r["inputs_text"].count(" ANSWERED ") for r in rows}
+  assert max(shots) == 2, shots
+  assert min(shots) > 0, shots
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("sample_cache")
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path):

@@ -7,7 +7,11 @@ step of 1.7 s in `tests/benchmarks/step.py`.
 """
 
 import ctypes
+import math
 import sys
+from typing import Any
+
+import jax
 
 # Bytes from which glibc maps every piece afresh, whatever was freed before
 # (DEFAULT_MMAP_THRESHOLD_MAX). Smaller steps gain nothing from what is below,
@@ -17,6 +21,20 @@ ALWAYS_MAPPED = 32 * 2**20
 
 # Names and numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+
+
+def for_model(model: Any) -> None:
+  """`keep_freed_memory` if a step's arrays are as large as `ALWAYS_MAPPED`.
+
+  They are where the parameters are: each has a gradient.
+
+  Args:
+    model: has `init(rng)`; only its shapes are looked at.
+  """
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+  numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+  if 4 * numbers > ALWAYS_MAPPED:
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:

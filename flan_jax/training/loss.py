@@ -105,12 +105,22 @@ def token_weights(
 
   Args:
     batch: `decoder_target_tokens`; `decoder_loss_weights` if not every
-      non-padding (id > 0) target counts; `decoder_segment_ids` if packed.
+      non-padding (id > 0) target counts, and always for a decoder-only model;
+      `decoder_segment_ids` if packed.
     factor: `LossConfig.normalizing_factor`.
+
+  Raises:
+    UserError: a batch without inputs of its own says not what is predicted.
   """
   targets_BT = batch["decoder_target_tokens"]
   weights_BT = batch.get("decoder_loss_weights")
   if weights_BT is None:
+    if "decoder_causal_attention" in batch:
+      raise UserError(
+        "the batch of a decoder-only model has no 'decoder_loss_weights': its"
+        " rows hold inputs and targets, and id 0 may be a token, so ids do not"
+        " say what is predicted. Make it with features.decoder_only_batches."
+      )
     weights_BT = targets_BT > 0
   weights_BT = jnp.asarray(weights_BT, jnp.float32)
   if factor is None:

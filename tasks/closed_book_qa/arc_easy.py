@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from flan_jax.data.spec import tfds
 from flan_jax.tasks.closed_book_qa import arc_challenge
+
+from flan_jax.data.spec import tfds
 
 TASK = dataclasses.replace(
   arc_challenge.TASK,

@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from flan_jax.data import spec
 from flan_jax.errors import UserError
 from flan_jax.eval import protocol
 from flan_jax.eval.protocol import Answer
@@ -13,10 +14,12 @@ from flan_jax.eval.protocol import Answer
 def task(metrics=("accuracy",), kind="classification", **fields):
   return types.SimpleNamespace(
     name="toy", paper_name="Toy", family=None, kind=kind, metrics=metrics,
+    references=None,
     templates=tuple(
-      types.SimpleNamespace(turned_around=i >= 8) for i in range(10)
+      spec.Template(f"{i}. {{text}}", "{answer}" if i < 8 else "{text}")
+      for i in range(10)
     ),
-    rankable_templates=tuple(range(8)), **fields,
+    **fields,
   )
 
 

@@ -23,6 +23,15 @@ def test_normalisers():
   assert float(sequences) == 2
 
 
+def test_a_decoder_s_batch_says_what_is_predicted():
+  batch = {
+    "decoder_target_tokens": jnp.array([[5, 0]]),
+    "decoder_causal_attention": jnp.array([[1, 0]]),
+  }
+  with pytest.raises(UserError, match="no 'decoder_loss_weights'"):
+    loss.token_weights(batch, loss.REAL_TOKENS)
+
+
 def test_average_per_sequence_counts_the_segments_of_a_pack():
   batch = {
     "decoder_target_tokens": jnp.array([[5, 6, 1, 7, 1, 0], [0] * 6]),
