@@ -28,6 +28,14 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "natural_questions",
     "trivia_qa",
   ),
+  "reading_comprehension": (
+    "bool_q",
+    "drop",
+    "multirc",
+    "openbookqa",
+    "squad_v1",
+    "squad_v2",
+  ),
   "struct_to_text": ("common_gen", "dart", "e2e_nlg", "web_nlg"),
   "reading_comprehension_commonsense": ("cosmos_qa",),
   "translation": (
@@ -81,6 +89,50 @@ EXCLUDED_TOGETHER: tuple[tuple[str, str], ...] = (
   ("reading_comprehension", "reading_comprehension_commonsense"),
   ("commonsense", "reading_comprehension_commonsense"),
 )
+
+# Datasets that the paper counts as one, and that stay together in every split:
+# a task's family, for the tasks that have one.
+FAMILY_OF: dict[str, str] = {
+  "anli_r1": "anli",
+  "anli_r2": "anli",
+  "anli_r3": "anli",
+  "mnli_matched": "mnli",
+  "mnli_mismatched": "mnli",
+  "arc_challenge": "arc",
+  "arc_easy": "arc",
+  "squad_v1": "squad",
+  "squad_v2": "squad",
+  "para_crawl_ende": "translation_ende",
+  "wmt16_translate_deen": "translation_ende",
+  "para_crawl_enfr": "translation_enfr",
+  "wmt14_enfr": "translation_enfr",
+}
+
+# Tasks of other clusters whose rows were made from a held-out cluster's data,
+# which the published splits train on; a strict split does not.
+#   reading_comprehension: QNLI pairs SQuAD's questions with SQuAD's sentences.
+#     Natural Questions supplies BoolQ's questions, QuAC and CoQA ask about
+#     Wikipedia, CNN and other passages in the same way.
+#   reading_comprehension_commonsense: ReCoRD's passages are CNN/DailyMail
+#     articles.
+#   coreference: WNLI's sentences are Winograd schemas.
+#   natural_language_inference: WNLI shares its sentences with WSC and WSC273,
+#     QNLI its own with SQuAD.
+#   sentiment: SST-2 and opinion_abstracts_rotten_tomatoes are reviews of one
+#     site.
+#   summarization: ReCoRD and CoQA have CNN/DailyMail articles; SST-2 as above.
+#   closed_book_qa: BoolQ's questions are Natural Questions'.
+#   translation: fix_punct's sentences are ParaCrawl's.
+LEAKS: dict[str, tuple[str, ...]] = {
+  "reading_comprehension": ("qnli", "natural_questions"),
+  "reading_comprehension_commonsense": ("cnn_dailymail",),
+  "coreference": ("wnli",),
+  "natural_language_inference": ("wsc", "squad_v1", "squad_v2"),
+  "sentiment": ("opinion_abstracts_rotten_tomatoes",),
+  "summarization": ("record", "coqa", "sst2"),
+  "closed_book_qa": ("bool_q",),
+  "translation": ("fix_punct",),
+}
 
 
 def cluster_of(task: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Reading comprehension: a passage is given, and the answer lies in it."""
