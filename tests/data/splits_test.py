@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 from flan_jax.tasks import clusters
 
 from flan_jax.data import catalogue, splits
+from flan_jax.errors import UserError
 
 TABLE = {
   "natural_language_inference": ("rte",),
@@ -48,19 +50,20 @@ def test_names():
     "flan_all_eval",
     "flan_holdout_sentiment_train",
   } <= names
-  assert len(names) == 2 * (1 + len(clusters.CLUSTERS))
+  held_out = len(clusters.CLUSTERS)
+  assert len(names) == 2 * (2 + 2 * held_out + splits.INTRA_SPLITS)
 
 
 def test_no_task_is_trained_on_and_held_out():
   for split in splits.all_splits():
-    if split.name != "all":
+    if split.name not in ("all", "all_with_extras"):
       assert not set(split.train) & set(split.evaluation)
 
 
 def test_no_family_is_split():
   tasks = catalogue.load()
   for split in splits.all_splits():
-    if split.name != "all":
+    if split.name not in ("all", "all_with_extras"):
       families = [
         {tasks[n].family for n in names if tasks[n].family}
         for names in (split.train, split.evaluation)
@@ -70,7 +73,77 @@ def test_no_family_is_split():
 
 def test_tasks_for_evaluation_alone_are_not_trained_on(monkeypatch):
   monkeypatch.setattr(clusters, "EVALUATION_ONLY", ("mrpc",))
-  whole, *held = splits.all_splits(TABLE)
-  assert "mrpc" in whole.evaluation
-  assert not [s.name for s in (whole, *held) if "mrpc" in s.train]
+  assert "mrpc" in splits.everything(TABLE).evaluation
+  assert not [s.name for s in splits.all_splits() if "mrpc" in s.train]
   assert splits.hold_out("paraphrase", TABLE).evaluation == ("mrpc",)
+
+
+def test_families_are_those_of_the_tasks():
+  tasks = catalogue.load()
+  for name, task in tasks.items():
+    assert task.family == clusters.FAMILY_OF.get(name), name
+
+
+@pytest.mark.parametrize("cluster", clusters.CLUSTERS)
+def test_a_strict_split_drops_leaks_too(cluster):
+  plain, strict = (splits.hold_out(cluster, strict=s) for s in (False, True))
+  assert strict.mixture("train") == plain.mixture("train").replace(
+    "_train", "_strict_train"
+  )
+  assert strict.evaluation == plain.evaluation
+  assert strict.left_out == plain.left_out
+  assert set(strict.leaks) == set(plain.train) - set(strict.train)
+  assert set(strict.leaks) <= set(clusters.LEAKS.get(cluster, ()))
+  assert not plain.leaks
+
+
+def test_known_leaks():
+  """Rows made from the rows of a held-out cluster."""
+  reading = splits.hold_out(
+    "reading_comprehension",
+    {"reading_comprehension": ("bool_q",),
+     "natural_language_inference": ("qnli", "rte")},
+    strict=True,
+  )
+  assert reading.train == ("rte",)
+  assert reading.leaks == ("qnli",)
+  assert "wnli" in clusters.LEAKS["coreference"]
+
+
+@pytest.mark.parametrize("index", range(splits.INTRA_SPLITS))
+def test_one_dataset_of_every_cluster_is_held_out(index):
+  split = splits.intra_cluster(index)
+  groups = {clusters.FAMILY_OF.get(t, t) for t in split.evaluation}
+  for tasks in clusters.CLUSTERS.values():
+    own = {clusters.FAMILY_OF.get(t, t) for t in tasks}
+    assert len(own & groups) == (len(own) > 1)
+  held_out = {
+    clusters.FAMILY_OF.get(t, t) for t in split.train
+  } & groups
+  assert not held_out
+  everything = {t for tasks in clusters.CLUSTERS.values() for t in tasks}
+  assert set(split.train) | set(split.evaluation) >= everything - set(
+    clusters.EVALUATION_ONLY
+  )
+
+
+def test_intra_cluster_orders_are_numpy_s():
+  """Order of cluster 1 with four datasets, from numpy's legacy generator."""
+  table = {"first": ("a",), "second": ("b", "c", "d", "e")}
+  held = [splits.intra_cluster(i, table).evaluation for i in range(5)]
+  order = np.random.RandomState(1).permutation(4)
+  names = [("b", "c", "d", "e")[i] for i in order]
+  assert held == [(n,) for n in (*names, names[0])]
+
+
+def test_a_misspelt_cluster_is_refused():
+  with pytest.raises(UserError, match="no cluster 'sentimnet'.*'sentiment'"):
+    splits.hold_out("sentimnet")
+  assert splits.hold_out("nli") == splits.hold_out("natural_language_inference")
+
+
+def test_extras_are_in_one_split_alone():
+  extras = {t for tasks in clusters.EXTRAS.values() for t in tasks}
+  for split in splits.all_splits():
+    there = extras & {*split.train, *split.evaluation}
+    assert bool(there) == (split.name == "all_with_extras"), split.name
