@@ -209,7 +209,7 @@ class DecoderConfig:
         )
 
   def _check_window(self):
-    sliding = "sliding" in self.layer_pattern
+    sliding = "sliding" in self.kinds
     if sliding and self.sliding_window is None:
       raise UserError(
         "DecoderConfig.layer_pattern has 'sliding' layers, but sliding_window"
@@ -219,8 +219,9 @@ class DecoderConfig:
       if not sliding and getattr(self, name) is not None:
         raise UserError(
           f"DecoderConfig.{name} is {getattr(self, name)}, but layer_pattern"
-          f" {self.layer_pattern} has no 'sliding' layer that reads it. Leave"
-          " it out, or name such layers in layer_pattern."
+          f" {self.layer_pattern} over num_layers {self.num_layers} has no"
+          " 'sliding' layer that reads it. Leave it out, or name such layers in"
+          " layer_pattern."
         )
 
 

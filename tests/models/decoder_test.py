@@ -701,6 +701,14 @@ def test_the_model_is_a_static_argument():
     ({"pre_norm": False}, "pre_norm and post_norm are both False"),
     ({"sliding_window": 8}, "has no 'sliding' layer"),
     ({"layer_pattern": ("sliding",)}, "sliding_window is None"),
+    (
+      {
+        "layer_pattern": ("full", "full", "sliding"),
+        "num_layers": 2,
+        "sliding_window": 8,
+      },
+      "over num_layers 2 has no 'sliding' layer",
+    ),
     ({"rope_theta_sliding": 1e4}, "has no 'sliding' layer"),
     ({"position": "relative", "rope_theta": 5e5}, "does not read it"),
     (
