@@ -113,13 +113,12 @@ def _decoder_config(
     keys.refuse("attention.causal", False, "only causal models are supported")
   options = dict(architecture.options)
   if options.get("norm") == "layer":
-    options["norm_epsilon"] = keys.need("attention.layer_norm_epsilon")
+    epsilon = keys.need("attention.layer_norm_epsilon")
     clip = keys.get("attention.clamp_kqv")
     options["clip_qkv"] = clip or None
   else:
-    options["norm_epsilon"] = keys.need("attention.layer_norm_rms_epsilon")
-  if options["norm_epsilon"] is not None:
-    options["norm_epsilon"] = _decimal(options["norm_epsilon"])
+    epsilon = keys.need("attention.layer_norm_rms_epsilon")
+  options["norm_epsilon"] = _decimal(epsilon)
   if options.get("norm") == "rms_one_plus":
     options["embedding_scale"] = math.sqrt(width)
   if layers == architecture.width_scale_layers:

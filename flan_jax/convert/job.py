@@ -7,7 +7,6 @@
 Tensors go from disk to disk one at a time.
 """
 
-import difflib
 import math
 import pathlib
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import rich.progress
 
 from flan_jax.convert import drafts, hf, load, native, shapes, t5x
 from flan_jax.convert.source import TensorSource, open_source
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
 from flan_jax.training import progress
 
 FORMATS = ("hf", "t5x", "flan_jax")
@@ -64,9 +63,9 @@ def convert(
       exists; what reading finds wrong with the checkpoint, or with its fit to
       `model`; no room to write.
   """
-  _one_of("OUTPUT_FORMAT", output_format, FORMATS)
+  check_known("OUTPUT_FORMAT", output_format, FORMATS)
   if output_dtype is not None:
-    _one_of("OUTPUT_DTYPE", output_dtype, DTYPES)
+    check_known("OUTPUT_DTYPE", output_dtype, DTYPES)
   if scan_layers and output_format != "flan_jax":
     raise UserError(
       f"SCAN_LAYERS=True has no effect with OUTPUT_FORMAT={output_format!r},"
@@ -204,12 +203,3 @@ def _report(display, source, path):
   left_out = getattr(source, "left_out", ())
   if left_out:
     display.say(f"left out: {', '.join(left_out)}")
-
-
-def _one_of(macro, value, known):
-  if value not in known:
-    near = difflib.get_close_matches(str(value), known, 1, 0.0)[0]
-    raise UserError(
-      f"{macro}={value!r}: known are {', '.join(known)}; the nearest is"
-      f" {near!r}."
-    )

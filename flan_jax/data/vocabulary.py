@@ -325,8 +325,7 @@ def check_representable(
 
 def _replaced(vocabulary, text: str) -> str:
   while isinstance(vocabulary, ReplacingVocabulary):
-    for old, new in vocabulary.replacements:
-      text = text.replace(old, new)
+    text = vocabulary.replaced(text)
     vocabulary = vocabulary.inner
     # Runs of spaces that a replacement makes are its own doing.
     text = re.sub(" {2,}", " ", text)

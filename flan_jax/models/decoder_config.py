@@ -5,9 +5,8 @@ OLMo 2 and T5X's decoder-only example, which is also the shape of LaMDA.
 """
 
 import dataclasses
-import difflib
 
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
 from flan_jax.models import layers, stack
 from flan_jax.models.rope import RopeScaling
 
@@ -111,14 +110,17 @@ class DecoderConfig:
     for name in ("num_layers", "head_dim", "mlp_dim"):
       self._at_least_one(name)
     for name in self.mlp_activations:
-      self._one_of("mlp_activations", name, layers.ACTIVATIONS)
+      check_known("DecoderConfig.mlp_activations", name, layers.ACTIVATIONS)
     for name in self.layer_pattern:
-      self._one_of("layer_pattern", name, LAYER_KINDS)
-    self._one_of("norm", self.norm, NORMS)
-    self._one_of("qk_norm", self.qk_norm, QK_NORMS)
-    self._one_of("position", self.position, POSITIONS)
-    self._one_of("remat_policy", self.remat_policy, stack.REMAT_POLICIES)
-    self._one_of("dtype", self.dtype, ("float32", "bfloat16"))
+      check_known("DecoderConfig.layer_pattern", name, LAYER_KINDS)
+    for name, known in (
+      ("norm", NORMS),
+      ("qk_norm", QK_NORMS),
+      ("position", POSITIONS),
+      ("remat_policy", stack.REMAT_POLICIES),
+      ("dtype", ("float32", "bfloat16")),
+    ):
+      check_known(f"DecoderConfig.{name}", getattr(self, name), known)
     self._check_numbers()
     self._check_positions()
     self._check_window()
@@ -133,14 +135,6 @@ class DecoderConfig:
     if getattr(self, name) < 1:
       raise UserError(
         f"DecoderConfig.{name} is {getattr(self, name)}; it must be 1 or more."
-      )
-
-  def _one_of(self, name, value, known):
-    if value not in known:
-      near = difflib.get_close_matches(str(value), known, 1, 0.0)[0]
-      raise UserError(
-        f"DecoderConfig.{name} is {value!r}; known are {', '.join(known)}"
-        f" (the nearest is {near!r})."
       )
 
   def _check_numbers(self):

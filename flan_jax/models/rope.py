@@ -7,14 +7,13 @@ B batch, T target, H heads, K size per head.
 """
 
 import dataclasses
-import difflib
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
 
 # Which fields a kind reads: (needed, further).
 KINDS = {
@@ -90,12 +89,7 @@ class RopeScaling:
   high_freq_factor: float | None = None
 
   def __post_init__(self):
-    if self.kind not in KINDS:
-      near = difflib.get_close_matches(str(self.kind), KINDS, 1, 0.0)[0]
-      raise UserError(
-        f"RopeScaling.kind is {self.kind!r}; known are {', '.join(KINDS)}"
-        f" (the nearest is {near!r})."
-      )
+    check_known("RopeScaling.kind", self.kind, KINDS)
     for name in ("short_factor", "long_factor"):
       if getattr(self, name) is not None:
         object.__setattr__(self, name, tuple(getattr(self, name)))

@@ -9,7 +9,6 @@ V vocabulary, C choices, N layers.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
 from flan_jax.models import layers, stack
 
 Batch = Mapping[str, Array]
@@ -75,22 +74,16 @@ class T5Config:
           f"T5Config.{field.name} is {value}; it must be 1 or more."
         )
     for name in self.mlp_activations:
-      _one_of("mlp_activations", name, layers.ACTIVATIONS)
-    _one_of("remat_policy", self.remat_policy, stack.REMAT_POLICIES)
-    _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+      check_known("T5Config.mlp_activations", name, layers.ACTIVATIONS)
+    for name, known in (
+      ("remat_policy", stack.REMAT_POLICIES),
+      ("dtype", ("float32", "bfloat16")),
+    ):
+      check_known(f"T5Config.{name}", getattr(self, name), known)
     if not 0.0 <= self.dropout_rate < 1.0:
       raise UserError(
         f"T5Config.dropout_rate is {self.dropout_rate}; it must be in [0, 1)."
       )
-
-
-def _one_of(field, value, known):
-  if value not in known:
-    near = difflib.get_close_matches(str(value), known, 1, 0.0)[0]
-    raise UserError(
-      f"T5Config.{field} is {value!r}; known are {', '.join(known)}"
-      f" (the nearest is {near!r})."
-    )
 
 
 class LayerCache(NamedTuple):

@@ -142,8 +142,8 @@ def test_what_is_left_out_is_said(t5x_fixtures, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"OUTPUT_FORMAT": "safetensors"}, "OUTPUT_FORMAT='safetensors': known"),
-    ({"OUTPUT_DTYPE": "fp16"}, "OUTPUT_DTYPE='fp16'.*'float16'"),
+    ({"OUTPUT_FORMAT": "safetensors"}, "OUTPUT_FORMAT is 'safetensors'; known"),
+    ({"OUTPUT_DTYPE": "fp16"}, "OUTPUT_DTYPE is 'fp16'; .*'float16'"),
     ({"OUTPUT_DTYPE": "float16"}, "'float16' with OUTPUT_FORMAT='t5x'"),
     ({"SCAN_LAYERS": True}, "SCAN_LAYERS=True has no effect with"),
     ({"INPUT_PATH": "/nowhere/at_all"}, "/nowhere/at_all does not exist"),
