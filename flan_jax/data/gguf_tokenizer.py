@@ -189,10 +189,13 @@ def _byte_level(get, tokens, types):
       " Give the model's tokenizer.json."
     )
   rules = PRE_TOKENIZERS[name]
-  merges = [tuple(m.split(" ")) for m in get("merges", ())]
+  vocab = {t: i for i, t in enumerate(tokens)}
+  merges = [tuple(m.split(" ")) for m in get("merges") or ()]
+  for merge in merges:
+    _check_merge(merge, vocab)
   tokenizer = tokenizers.Tokenizer(
     models.BPE(
-      vocab={t: i for i, t in enumerate(tokens)},
+      vocab=vocab,
       merges=merges,
       ignore_merges=rules.whole_words,
     )
@@ -208,6 +211,23 @@ def _byte_level(get, tokens, types):
   )
   tokenizer.decoder = decoders.ByteLevel()
   return tokenizer, rules.begins
+
+
+def _check_merge(merge: tuple[str, ...], vocab: Mapping[str, int]):
+  """The library says no more than a token, and of a pair's shape nothing."""
+  written = " ".join(merge)
+  if len(merge) != 2:
+    raise UserError(
+      f"tokenizer.ggml.merges has {written!r}, which is no pair of tokens with"
+      " a space between them. Give the model's tokenizer.json."
+    )
+  for token in (*merge, "".join(merge)):
+    if token not in vocab:
+      raise UserError(
+        f"tokenizer.ggml.merges has {written!r}, but {token!r} is none of the"
+        f" {len(vocab)} tokens: the lists are of different tokenizers. Give"
+        " the model's tokenizer.json."
+      )
 
 
 def _sentencepiece(get, tokens, types):
