@@ -49,6 +49,7 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "wmt16_translate_ruen",
     "wmt16_translate_tren",
   ),
+  "coreference": ("definite_pronoun_resolution", "winogrande", "wsc273"),
   "misc": ("cola", "fix_punct", "math_dataset", "trec", "wic"),
   "summarization": (
     "aeslc",
@@ -68,6 +69,7 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
 # Tasks that the released code has and the paper does not count, by the cluster
 # that they would belong to. They are registered, and in no split.
 EXTRAS: dict[str, tuple[str, ...]] = {
+  "coreference": ("wsc",),
   "translation": ("wmt14_enfr",),
   "closed_book_qa": ("unified_qa_science",),
   "misc": ("lambada", "true_case", "word_segment"),

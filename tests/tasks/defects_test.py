@@ -8,13 +8,17 @@ import collections
 import re
 
 import pytest
+import seqio
+import tensorflow as tf
 
 from flan_jax.data import (
   catalogue,
   evaluation,
   forms,
+  mixtures,
   preprocessors,
   sources,
+  splits,
 )
 from flan_jax.eval import metrics
 from tests.data import made
@@ -126,3 +130,80 @@ def test_squad_v2_asks_for_unanswerable_by_name(sample_data):
   assert targets.count(b"unanswerable") == 4
   for name in ("squad_v1", "squad_v2"):
     assert perfect(name) == {"exact_match": 100.0, "f1": 100.0}
+
+
+# ---------------------------------------------------------------- coreference
+
+
+@pytest.mark.parametrize(
+  "name", ["winogrande", "wsc273", "definite_pronoun_resolution"]
+)
+def test_every_prompt_tells_what_to_choose_from(sample_data, name):
+  for template in catalogue.get(name).templates:
+    fields = set(template.input_fields)
+    assert fields & {"options"} or fields >= {"option1", "option2"} or (
+      fields >= {"first", "second"}
+    ), template.inputs
+
+
+def test_winogrande_is_what_tfds_serves(sample_data):
+  source = catalogue.get("winogrande").source
+  assert (source.version, source.paper_version) == ("1.2.0", "1.1.0")
+  rows = {r["opening"].decode(): r for r in prepared("winogrande")}
+  row = rows["The lamp in the hall was brighter than the candle, so we read by the"]
+  assert sorted(row["choices"]) == [b"candle.", b"lamp."]
+
+
+def test_wsc273_is_evaluated_alone_and_never_few_shot(sample_data):
+  catalogue.register(made.BYTES)
+  try:
+    for split in splits.all_splits():
+      assert "wsc273" not in split.train
+    task = seqio.get_mixture_or_task("flan_wsc273")
+    assert list(task.splits) == ["test"]
+    assert "flan_wsc273_2_shot" not in seqio.TaskRegistry.names()
+    mixture = seqio.get_mixture_or_task("flan_holdout_coreference_2_shot_eval")
+    names = {t.name for t in mixture.tasks}
+    assert "flan_winogrande_2_shot" in names
+    assert not [n for n in names if "wsc273" in n]
+    plain = mixtures.resolve("flan_holdout_coreference_eval")
+    assert "flan_wsc273" in plain.present
+  finally:
+    catalogue.unregister()
+
+
+def test_wsc273_splits_texts_at_characters():
+  prepare = catalogue.get("wsc273").prepare
+  text = "Zoë rief René, weil sie fror."
+  start = text.index("sie")
+  row = prepare({
+    "text": tf.constant(text),
+    "pronoun_text": tf.constant("sie"),
+    "pronoun_start": tf.constant(start),
+    "pronoun_end": tf.constant(start + 3),
+    "option1_normalized": tf.constant("Zoë"),
+    "option2_normalized": tf.constant("René"),
+    "label": tf.constant(0),
+  })
+  assert row["opening"].numpy().decode() == "Zoë rief René, weil"
+  readings = [t.decode() for t in row["readings"].numpy()]
+  assert readings == ["Zoë fror.", "René fror."]
+
+
+@pytest.mark.parametrize(
+  ("index", "pronoun", "marked"),
+  [
+    (4, "they", "Owls eat voles, as *they* hunt them."),
+    (6, "them", "Owls eat voles, as they hunt *them*."),
+    (5, "they", "Owls eat voles, as they hunt them."),
+    (90, "they", "Owls eat voles, as they hunt them."),
+    (1, "eat voles", "Owls *eat voles*, as they hunt them."),
+  ],
+)
+def test_wsc_marks_the_pronoun_that_is_meant(index, pronoun, marked):
+  row = catalogue.get("wsc").prepare({
+    "text": tf.constant("Owls eat voles, as they hunt them."),
+    "span2_text": tf.constant(pronoun),
+    "span2_index": tf.constant(index),
+  })
+  assert row["marked"].numpy().decode() == marked

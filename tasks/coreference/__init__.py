@@ -1,0 +1,1 @@
+"""Coreference: what a pronoun, or a gap in a sentence, stands for."""
