@@ -60,7 +60,8 @@ class GgufSource:
       files = sorted(file.glob("*.gguf"))
       if len(files) != 1:
         raise UserError(
-          f"Folder {file} holds {len(files)} GGUF files; name the one."
+          f"Folder {file} holds {len(files)} GGUF files; name the one:"
+          f" {', '.join(f.name for f in files[:8]) or 'there is none'}."
         )
       file = files[0]
     self._reader = gguf_file.open_gguf(file)

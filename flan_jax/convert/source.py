@@ -54,7 +54,7 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
 
   Args:
     path: a folder or a file of any format in FORMATS. Of a folder with one
-      GGUF file, that file.
+      GGUF file and no other weights, that file.
 
   Raises:
     UserError: nothing is there, or nothing that we know (the known formats are
@@ -77,17 +77,18 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
   )
 
 
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
+
+
 def _is_hf(path):
+  # A GGUF file often stands beside the config.json of the model it is made of.
+  if _is_gguf(path) and not any(any(path.glob(p)) for p in _WEIGHTS):
+    return False
   return path.suffix in (".safetensors", ".bin") or (
     path.is_dir()
     and any(
       next(path.glob(pattern), None)
-      for pattern in (
-        "config.json",
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "pytorch_model*.bin*",
-      )
+      for pattern in ("config.json", *_WEIGHTS)
     )
   )
 
@@ -122,7 +123,7 @@ def _is_t5x(path):
 
 
 def _is_gguf(path):
-  return path.suffix == ".gguf" or len(list(path.glob("*.gguf"))) == 1
+  return path.suffix == ".gguf" or any(path.glob("*.gguf"))
 
 
 # Imported when asked for, so that a reader's libraries load only if used.

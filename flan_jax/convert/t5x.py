@@ -29,6 +29,8 @@ INDEX = "checkpoint"
 _VERSION = 3
 # Version 3 stores bfloat16 as such; before, its bits were stored as uint16.
 _NATIVE_BFLOAT16 = 3
+# How the text file begins that TensorFlow puts beside its checkpoints.
+_TENSORFLOW = b"model_checkpoint_path:"
 _DRIVERS = ("file", "gfile", "gcs")
 
 
@@ -205,8 +207,16 @@ def _read_index(path):
       f"{path} is half a T5X checkpoint: it has arrays target.*, but not the"
       f" file {INDEX!r} that lists them. Copy the whole folder."
     )
+  content = file.read_bytes()
+  if content.startswith(_TENSORFLOW):
+    raise UserError(
+      f"{path} is a checkpoint of TensorFlow, as T5's first code base"
+      " (mesh-TensorFlow) wrote them: its file 'checkpoint' is text. Convert it"
+      " to T5X's format first (t5x/scripts/convert_tf_checkpoint.py of T5X), or"
+      " fetch the same model as T5X or Hugging Face has it."
+    )
   try:
-    tree = serialization.msgpack_restore(file.read_bytes())
+    tree = serialization.msgpack_restore(content)
   except (
     msgpack.UnpackException, ValueError, TypeError, KeyError, AssertionError
   ) as error:

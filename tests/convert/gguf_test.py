@@ -449,6 +449,17 @@ def test_an_unknown_architecture(tmp_path):
     source.open_source(tmp_path / "m.gguf")
 
 
+def test_a_folder_with_the_config_of_another_format(tiny, tmp_path):
+  (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+  gguf_files.write(tmp_path / "a.gguf", tiny)
+  opened = source.open_source(tmp_path)
+  assert opened.format == "gguf"
+  assert "decoder/decoder_norm/scale" in opened.shapes
+  (tmp_path / "b.gguf").write_bytes(b"")
+  with pytest.raises(UserError, match="holds 2 GGUF files; name the one: a.gguf"):
+    source.open_source(tmp_path)
+
+
 def test_divisors_that_scale_twice(tiny, tmp_path):
   def edit(writer):
     writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)

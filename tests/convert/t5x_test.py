@@ -452,6 +452,15 @@ def test_prompt_tuning_checkpoint_has_more_than_the_model(t5x_fixtures):
     load.load_params(path, EncoderDecoder(CONFIG))
 
 
+def test_a_checkpoint_of_tensorflow_is_named(tmp_path):
+  lines = ['model_checkpoint_path: "model.ckpt-1000000"']
+  lines += ['all_model_checkpoint_paths: "model.ckpt-1000000"']
+  (tmp_path / "checkpoint").write_text("\n".join(lines))
+  (tmp_path / "model.ckpt-1000000.index").write_bytes(b"")
+  with pytest.raises(UserError, match=r"mesh-TensorFlow.* to T5X's format f"):
+    source.open_source(tmp_path)
+
+
 def test_existing_folder_is_kept(tmp_path):
   folder = tmp_path / "checkpoint_0"
   t5x.write_t5x(folder, [("a", np.zeros(2, np.float32))])
