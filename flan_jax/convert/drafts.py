@@ -1,6 +1,10 @@
 """Folders that appear when they are whole, or not at all."""
 
 import contextlib
+import fcntl
+import glob
+import logging
+import os
 import pathlib
 import shutil
 import tempfile
@@ -8,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from flan_jax.errors import UserError
 
+_log = logging.getLogger(__name__)
 # What belongs to a tokenizer in the folders of other programs.
 TOKENIZER_NAMES = (
   "tokenizer.json",
@@ -34,6 +39,8 @@ def folder(
         (draft / "config.json").write_text(text)
 
   After an error or an interrupt the draft is gone and `path` is as it was.
+  After a kill the draft stays, until the next one for the same `path` removes
+  it and says so: a draft that is being written is locked.
 
   Args:
     path: to be made; its parents too.
@@ -46,8 +53,10 @@ def folder(
   check_free(path, overwrite=overwrite)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(path)
     made = tempfile.mkdtemp(".draft", f".{path.name}.", path.parent)
     draft = pathlib.Path(made)
+    lock = _locked(draft)
     draft.chmod(0o755)
   except OSError as error:
     raise UserError(
@@ -68,6 +77,37 @@ def folder(
   finally:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+    if lock is not None:
+      os.close(lock)
+
+
+def _remove_left(path: pathlib.Path) -> None:
+  """Removes drafts for `path` whose processes were killed."""
+  # The eight letters are tempfile's.
+  for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.draft"):
+    lock = _locked(left)
+    if lock is None:
+      continue
+    shutil.rmtree(left, ignore_errors=True)
+    os.close(lock)
+    _log.warning("Removed %s, which a conversion that was killed left.", left)
+
+
+def _locked(folder: pathlib.Path) -> int | None:
+  """An open descriptor that holds a folder's lock as long as its process lives.
+
+  None where another process has it, or the file system has no locks.
+  """
+  try:
+    descriptor = os.open(folder, os.O_RDONLY)
+  except OSError:
+    return None
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    os.close(descriptor)
+    return None
+  return descriptor
 
 
 def check_free(path: str | pathlib.Path, *, overwrite: bool) -> None:
