@@ -269,9 +269,11 @@ def _model(opened, model):
 def _vocabulary(opened, vocabulary):
   if vocabulary is not None:
     return vocabulary
-  # Ours and T5X's have one where a conversion copied it.
-  if opened.format in ("hf", "gguf") or opened.tokenizer_files:
+  if opened.format in ("hf", "gguf"):
     return vocabulary_lib.load(opened.path)
+  # Beside the checkpoint, where a conversion copied it, or in a run's folder.
+  if opened.tokenizer_files:
+    return vocabulary_lib.load(opened.tokenizer_files[0].parent)
   raise UserError(
     f"{opened.path} ({opened.format}) comes without a tokenizer. Add the"
     " VOCABULARY it was trained with:"

@@ -26,6 +26,8 @@ TOKENIZER_NAMES = (
   "sentencepiece.model",
   "vocab.json",
   "merges.txt",
+  # The ids that end a text: of no use without its tokenizer.
+  "generation_config.json",
 )
 
 

@@ -102,8 +102,6 @@ class HfSource:
       for ours, row in self._rows.items()
     }
     self.tokenizer_files = drafts.tokenizer_files(self.path)
-    if (self.path / GENERATION).is_file():
-      self.tokenizer_files += (self.path / GENERATION,)
     hf_tokenizer.check_size(
       self.tokenizer_files, self.config.vocab_size, self.family.outside
     )

@@ -113,6 +113,7 @@ def _write(
     "tokenizer_files": source.tokenizer_files,
     "overwrite": overwrite,
   }
+  details = getattr(source, "details", None)
   step = getattr(source, "step", None) or 0
   tensors = bar.tensors(source)
   stored = {x.dtype.name for x in source.shapes.values()}
@@ -120,7 +121,6 @@ def _write(
     dtype = "float32"
   if output_format == "hf":
     same = stored.pop() if len(stored) == 1 else "float32"
-    details = getattr(source, "details", None)
     hf.write_hf(
       path, config, tensors, dtype=dtype or same, details=details, **common
     )
@@ -133,6 +133,7 @@ def _write(
       tensors,
       step=step,
       config=config,
+      details=details,
       scan_layers=scan_layers,
       dtype=dtype,
       **common,

@@ -43,7 +43,7 @@ def load_params(
       the model's config (the fields are named); parameters are missing, extra
       or of another shape (all are listed).
   """
-  source = _opened(source)
+  source = opened(source)
   check_config(source.config, model.config, str(source.path))
   wanted = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
   check_fit(source, wanted)
@@ -129,7 +129,12 @@ def check_fit(
     )
 
 
-def _opened(source):
+def opened(source: TensorSource | str | pathlib.Path) -> TensorSource:
+  """The source itself, or of INITIAL_CHECKPOINT_PATH.
+
+  Raises:
+    UserError: see `open_source`; the message begins with the path.
+  """
   if not isinstance(source, str | pathlib.Path):
     return source
   try:

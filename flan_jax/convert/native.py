@@ -1,8 +1,12 @@
 """Checkpoints of our own trainer as a source, and written from one.
 
-    checkpoint_200/
-      state/            arrays params.encoder...., as Orbax writes them
-      manifest.json     step, names, checksums, and the model (see `describe`)
+    MODEL_DIR/
+      vocabulary/           of the run (`data/vocabulary_files.py`)
+      checkpoints/
+        checkpoint_200/
+          state/            arrays params.encoder...., as Orbax writes them
+          manifest.json     step, names, checksums; the model (`describe`) and
+                            details of what it was trained from
 
 Layers may be stored one by one or stacked (`scan_layers`); both are read under
 unscanned names.
@@ -25,6 +29,8 @@ from flan_jax.models.rope import RopeScaling
 from flan_jax.models.t5_network import T5Config
 from flan_jax.training import integrity, restore
 
+# In a MODEL_DIR, the folder of its vocabulary.
+VOCABULARY = "vocabulary"
 _PARAMS = "params/"
 _CONFIGS = {kind.__name__: kind for kind in (T5Config, DecoderConfig)}
 
@@ -43,6 +49,8 @@ class NativeSource:
     config: of the model that was trained; None in checkpoints that were made
       before they held it.
     step: that it was saved at.
+    details: what the checkpoint that the run began from says beside `config`,
+      as an HfSource has it; empty where it began from none.
     left_out: what is there besides parameters, in words.
 
   Raises:
@@ -56,6 +64,7 @@ class NativeSource:
     self.path, manifest = restore.find(path)
     self.step = int(manifest["step"])
     self.config = recalled(manifest["extra"].get("model"), self.path)
+    self.details = dict(manifest["extra"].get("details") or {})
     self._arrays = arrays_lib.ArrayFolder(self.path / restore.STATE)
     self._kept: tuple[str, np.ndarray] | None = None
     # Our name -> the array's name and the layer in it.
@@ -74,6 +83,9 @@ class NativeSource:
     others = len(manifest["arrays"]) - len(names)
     self.left_out = (f"{others} arrays besides the parameters",) * bool(others)
     self.tokenizer_files = drafts.tokenizer_files(self.path)
+    if not self.tokenizer_files and self.path.parent.name == "checkpoints":
+      run = self.path.parent.parent
+      self.tokenizer_files = drafts.tokenizer_files(run / VOCABULARY)
 
   def read(self, name: str) -> np.ndarray:
     """One parameter of one layer, in the type that is stored."""
@@ -93,6 +105,7 @@ def write_native(
   *,
   step: int = 0,
   config: Any = None,
+  details: Mapping[str, Any] | None = None,
   scan_layers: bool = False,
   dtype: str | None = None,
   tokenizer_files: Iterable[pathlib.Path] = (),
@@ -106,6 +119,7 @@ def write_native(
     parameters: unscanned names and arrays, taken one at a time.
     step: that is noted.
     config: of the model, noted for later conversions; None if not known.
+    details: of the source that they come from, noted too.
     scan_layers: whether layers are stored stacked.
     dtype: "float32" or "bfloat16"; None keeps each one's.
     tokenizer_files: copied into the folder.
@@ -146,7 +160,7 @@ def write_native(
         for name, writer in sorted(writers.items())
       },
       "metrics": {},
-      "extra": {} if config is None else {"model": describe(config)},
+      "extra": extra_of(config, details),
     }
     integrity.commit(draft, content)
   return pathlib.Path(folder)
@@ -160,6 +174,22 @@ def describe(config: Any) -> dict[str, Any]:
   """
   values = dataclasses.asdict(config)
   return json.loads(json.dumps({"config": type(config).__name__, **values}))
+
+
+def extra_of(
+  config: Any, details: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+  """What a checkpoint's `extra` says of its model, as NativeSource reads it.
+
+  >>> extra_of(None, {"max_position_embeddings": 2048})
+  {'details': {'max_position_embeddings': 2048}}
+  """
+  out: dict[str, Any] = {}
+  if config is not None:
+    out["model"] = describe(config)
+  if details:
+    out["details"] = dict(details)
+  return out
 
 
 def recalled(described: Mapping[str, Any] | None, where: Any) -> Any:
