@@ -26,6 +26,7 @@ from flan_jax.data import (
   inventory,
   mixtures,
   template,
+  vocabulary_files,
 )
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
@@ -169,6 +170,7 @@ def train(
   )
   folder = record_lib.choose_directory(model_dir, record)
   resumed = record_lib.claim(folder, record)
+  vocabulary_files.keep(vocabulary, folder / native.VOCABULARY)
   lengths = dict(task_feature_lengths)
 
   # State: from this run's latest checkpoint, a given one, or fresh.
@@ -181,9 +183,9 @@ def train(
   )
   restored = checkpoints.restore_latest(_abstract_state(model, optimizer, mesh))
   if restored is not None:
-    state = restored.state
+    state, details = restored.state, restored.extra.get("details")
   else:
-    state = _initial_state(
+    state, details = _initial_state(
       model, optimizer, random_seed, initial_checkpoint_path, mesh
     )
   start = int(state.step)
@@ -318,7 +320,7 @@ def train(
         bar.resume()
         clock = time.monotonic()
       if saving:
-        extra = {"step": step, "model": native.describe(model.config)}
+        extra = {"step": step, **native.extra_of(model.config, details)}
         checkpoints.save(step, state, extra, scalars, final=last)
   batches.close()
   checkpoints.close()
@@ -376,14 +378,18 @@ def _abstract_state(model, optimizer, mesh):
 
 
 def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
+  """The state, and what a checkpoint says beside the model (`NativeSource`)."""
   everywhere = sharding.replicated(mesh)
   init = jax.jit(model.init, out_shardings=everywhere)
+  details = None
   if initial_checkpoint_path is None:
     params = init(jax.random.key(seed))
   else:
-    params = load.load_params(initial_checkpoint_path, model, everywhere)
+    source = load.opened(initial_checkpoint_path)
+    details = getattr(source, "details", None)
+    params = load.load_params(source, model, everywhere)
   state = state_lib.create(params, optimizer)
-  return jax.device_put(state, everywhere)
+  return jax.device_put(state, everywhere), details
 
 
 def _held_out(model, params, held_out_set, folder, step) -> Evaluation:
