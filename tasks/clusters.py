@@ -37,7 +37,7 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "squad_v2",
   ),
   "struct_to_text": ("common_gen", "dart", "e2e_nlg", "web_nlg"),
-  "reading_comprehension_commonsense": ("cosmos_qa",),
+  "reading_comprehension_commonsense": ("cosmos_qa", "record"),
   "translation": (
     "para_crawl_ende",
     "para_crawl_enes",
@@ -50,7 +50,7 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "wmt16_translate_tren",
   ),
   "coreference": ("definite_pronoun_resolution", "winogrande", "wsc273"),
-  "misc": ("cola", "fix_punct", "math_dataset", "trec", "wic"),
+  "misc": ("cola", "coqa", "fix_punct", "math_dataset", "quac", "trec", "wic"),
   "summarization": (
     "aeslc",
     "ag_news",

@@ -20,7 +20,7 @@ from flan_jax.data import (
   sources,
   splits,
 )
-from flan_jax.eval import metrics
+from flan_jax.eval import metrics, protocol
 from tests.data import made
 
 
@@ -207,3 +207,48 @@ def test_wsc_marks_the_pronoun_that_is_meant(index, pronoun, marked):
     "span2_index": tf.constant(index),
   })
   assert row["marked"].numpy().decode() == marked
+
+
+# -------------------------------------------------- ReCoRD and conversations
+
+
+def test_record_accepts_every_answer_and_trains_on_one_of_them(sample_data):
+  rows = prepared("record") + prepared("record", "validation")
+  assert [r for r in rows if len(r["references"]) > 1]
+  for row in rows:
+    names = row["choices"].tolist()
+    accepted = [n for n in names if n in row["references"]]
+    assert names[row["label"]] == accepted[0]
+    assert b"@" not in row["passage"] + row["query"]
+    assert b"___" in row["query"]
+  assert perfect("record") == {"exact_match": 100.0, "f1": 100.0}
+
+
+def test_record_ranks_with_any_number_of_names(sample_data):
+  examples = rendered("record", "train", [0])
+  assert {len(e.choices) for e in examples} == {4, 5}
+  both = [e for e in examples if len(e.references) > 1]
+  assert both
+  for e in both:
+    answer = protocol.Answer(
+      e.index, 0, e.label, e.label, e.choices_text, e.references[-1],
+      e.references,
+    )
+    result = protocol.summarise(catalogue.get("record"), [answer])
+    assert result.main.scores == {0: 100.0}
+
+
+def test_a_perfect_conversation_scores_100(sample_data):
+  assert perfect("coqa") == {"exact_match": 100.0, "f1": 100.0}
+  example = rendered("coqa", templates=[0])[0]
+  lines = example.targets_text.split("\n")
+  assert [line[:3] for line in lines] == [f"{n + 1}. " for n in range(len(lines))]
+
+
+def test_perfect_answers_of_quac_score_100(sample_data):
+  assert perfect("quac") == {"exact_match": 100.0, "f1": 100.0}
+  rows = prepared("quac", "test")
+  assert max(len(r["references"]) for r in rows) == 2
+  for example in rendered("quac"):
+    assert "CANNOTANSWER" not in example.inputs_text + example.targets_text
+  assert "unanswerable" in {r["target"].decode() for r in rows}
