@@ -173,6 +173,59 @@ def _groups(tasks: Iterable[str]) -> list[list[str]]:
   return list(groups.values())
 
 
+def superglue(table: Table = clusters.CLUSTERS) -> Split:
+  """SuperGLUE's eight datasets are held out, whatever their cluster.
+
+  Siblings (MNLI beside RTE and CB) stay in training, as published.
+  """
+  every = [t for tasks in table.values() for t in tasks]
+  train = trainable(t for t in every if t not in clusters.SUPERGLUE)
+  return Split("superglue", train, clusters.SUPERGLUE)
+
+
+def number_of_clusters(count: int) -> Split:
+  """The first `count` training clusters of the paper's figure 6.
+
+  NLI, commonsense and closed-book QA are evaluated. In the paper's order 11,
+  20, 26, 30, 34, 37 and 39 tasks are trained on.
+
+  Args:
+    count: 1 to 7.
+
+  Raises:
+    UserError: another number.
+  """
+  if not 1 <= count <= len(clusters.ABLATION_TRAIN):
+    raise UserError(
+      f"{count} training clusters: the ablation has 1 to"
+      f" {len(clusters.ABLATION_TRAIN)}."
+    )
+  named = list(clusters.ABLATION_TRAIN.values())[:count]
+  return Split(
+    f"clusters_{count}",
+    tuple(t for tasks in named for t in tasks),
+    _ablation_evaluation(),
+  )
+
+
+def tasks_per_cluster(count: int) -> Split:
+  """The first `count` tasks of each of the ablation's seven clusters.
+
+  Args:
+    count: 1 to 4; the smallest cluster has two tasks.
+  """
+  train = [t for ts in clusters.ABLATION_TRAIN.values() for t in ts[:count]]
+  return Split(
+    f"tasks_per_cluster_{count}", tuple(train), _ablation_evaluation()
+  )
+
+
+def _ablation_evaluation() -> tuple[str, ...]:
+  return tuple(
+    t for c in clusters.ABLATION_EVAL for t in clusters.CLUSTERS[c]
+  )
+
+
 def all_splits() -> tuple[Split, ...]:
   """Every split of the catalogue; their names are stable."""
   table = clusters.CLUSTERS
@@ -182,4 +235,7 @@ def all_splits() -> tuple[Split, ...]:
     *(hold_out(c) for c in table),
     *(hold_out(c, strict=True) for c in table),
     *(intra_cluster(i) for i in range(INTRA_SPLITS)),
+    superglue(),
+    *(number_of_clusters(n) for n in range(1, 8)),
+    *(tasks_per_cluster(n) for n in range(1, 5)),
   )

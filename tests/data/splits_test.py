@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from flan_jax.tasks import clusters
@@ -51,7 +53,7 @@ def test_names():
     "flan_holdout_sentiment_train",
   } <= names
   held_out = len(clusters.CLUSTERS)
-  assert len(names) == 2 * (2 + 2 * held_out + splits.INTRA_SPLITS)
+  assert len(names) == 2 * (2 + 2 * held_out + splits.INTRA_SPLITS + 1 + 7 + 4)
 
 
 def test_no_task_is_trained_on_and_held_out():
@@ -143,7 +145,35 @@ def test_a_misspelt_cluster_is_refused():
 
 
 def test_extras_are_in_one_split_alone():
-  extras = {t for tasks in clusters.EXTRAS.values() for t in tasks}
+  """But for WSC, which SuperGLUE and the ablations name."""
+  extras = {t for tasks in clusters.EXTRAS.values() for t in tasks} - {"wsc"}
   for split in splits.all_splits():
     there = extras & {*split.train, *split.evaluation}
     assert bool(there) == (split.name == "all_with_extras"), split.name
+
+
+def test_superglue():
+  split = splits.superglue()
+  assert len(split.evaluation) == 8
+  assert "mnli_matched" in split.train
+  assert not set(split.train) & set(split.evaluation)
+
+
+def test_number_of_clusters_has_the_papers_counts():
+  ablation = [splits.number_of_clusters(n) for n in range(1, 8)]
+  assert [len(s.train) for s in ablation] == [11, 20, 26, 30, 34, 37, 39]
+  held_out = {
+    t
+    for c in ("natural_language_inference", "commonsense", "closed_book_qa")
+    for t in clusters.CLUSTERS[c]
+  }
+  for fewer, more in itertools.pairwise(ablation):
+    assert more.train[: len(fewer.train)] == fewer.train
+    assert set(more.evaluation) == held_out
+  with pytest.raises(UserError, match="8 training clusters: .* 1 to 7"):
+    splits.number_of_clusters(8)
+
+
+def test_tasks_per_cluster_has_the_released_codes_counts():
+  counts = [len(splits.tasks_per_cluster(n).train) for n in range(1, 5)]
+  assert counts == [7, 14, 20, 25]
