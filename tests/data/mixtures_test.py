@@ -42,6 +42,7 @@ class Sized:
 
   def __init__(self, train):
     self.train = train
+    self.splits = ("train", "test")
 
   def num_input_examples(self, split):
     assert split == "train"
@@ -52,6 +53,13 @@ class Sized:
 def test_rates_are_proportional_with_a_maximum_in_training_alone(rows, rate):
   assert mixtures.train_rate(Sized(rows)) == rate
   assert mixtures.rate(Sized(rows)) == rows
+
+
+def test_the_rate_of_a_task_for_evaluation_alone_is_its_test_rows():
+  task = made.nli(splits=spec.Splits(train=None, validation=None, test="test"))
+  seqio_task = catalogue.seqio_task(task, made.BYTES)
+  seqio_task.num_input_examples = {"test": 273}.get
+  assert mixtures.rate(seqio_task) == 273
 
 
 def test_cap_comes_before_the_rate():

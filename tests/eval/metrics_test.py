@@ -17,9 +17,12 @@ def test_perfect_predictions_are_100(name):
   answers = {
     "labels": ([0, 1, 2, 1], [0, 1, 2, 1]),
     "numbers": ([0.0, 1.0, 5.0, 2.0], [0.0, 1.0, 5.0, 2.0]),
+    "groups": ([0, 1, 1], [("a", 0), ("a", 1), ("b", 1)]),
     "texts": (["a big cat . it sat", "b c"], [["a big cat . it sat"], ["x", "b c"]]),
+    "turns": (["1. a cat\n2. no"], [["1. a cat\n2. no"]]),
   }
-  values = metric.function(*answers[metric.takes])
+  takes = "turns" if name == "squad_turns" else metric.takes
+  values = metric.function(*answers[takes])
   assert metric.primary in values
   for value in values.values():
     assert value == pytest.approx(100.0)
