@@ -164,7 +164,8 @@ def measure(
   spans = {}
   for name in evaluated.present:
     start = len(texts)
-    for number, text in _texts(_task(evaluated, name), split, answers=False):
+    task = mixtures.seqio_task(evaluated, name)
+    for number, text in _texts(task, split, answers=False):
       numbers.append(number)
       texts.append(text)
     spans[name] = slice(start, len(texts))
@@ -173,7 +174,7 @@ def measure(
   sources: dict[str, np.ndarray] = {}
   for name in training.present:
     hit = np.zeros(len(numbers), bool)
-    rows = _texts(_task(training, name), "train", answers=True)
+    rows = _texts(mixtures.seqio_task(training, name), "train", answers=True)
     for batch in ngrams.batches((text for _, text in rows), BATCH):
       hit[index.scan(batch)] = True
     sources[name] = hit
@@ -192,14 +193,6 @@ def measure(
       )
     )
   return out
-
-
-def _task(resolved: mixtures.Resolved, name: str):
-  import seqio
-
-  return next(
-    t for t in seqio.get_subtasks(resolved.mixture) if t.name == name
-  )
 
 
 def _texts(task, split: str, answers: bool) -> Iterator[tuple[int, str]]:

@@ -185,15 +185,21 @@ def check_vocabulary(
         )
 
 
+def seqio_task(resolved: Resolved, name: str) -> seqio.Task:
+  """The task of a mixture that seqio knows as `name`."""
+  (found,) = (
+    t for t in seqio.get_subtasks(resolved.mixture) if t.name == name
+  )
+  return found
+
+
 def copy_fingerprint(resolved: Resolved, task: str) -> str:
   """Eight hex digits of a task's local copy: its TFDS description and files.
 
   Another number of rows, other shards or features give other digits; "" for
   other people's sources.
   """
-  (found,) = (
-    t for t in seqio.get_subtasks(resolved.mixture) if t.name == task
-  )
+  found = seqio_task(resolved, task)
   if not isinstance(found.source, sources.TfdsSource):
     return ""
   return found.source.fingerprint()
