@@ -38,3 +38,15 @@ def check_known(name: str, value: Any, known: Collection[str]) -> None:
       f"{name} is {value!r}; known are {', '.join(known)} (the nearest is"
       f" {near!r})."
     )
+
+
+class Stopped(Exception):
+  """The run was asked to stop by a signal, and what it had done is saved.
+
+  `launch/run.py` prints the message and exits with `EXIT_STOPPED`, so that
+  what started the run can tell it from a fault and start it again.
+  """
+
+
+# The code that sysexits.h calls EX_TEMPFAIL: try again later.
+EXIT_STOPPED = 75
