@@ -6,22 +6,25 @@ bottom: rows -> batches -> scores -> numbers -> files.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from flan_jax import summary
 from flan_jax.convert import load
-from flan_jax.data import catalogue, mixtures, spec, template
+from flan_jax.data import catalogue, inventory, mixtures, spec, template
 from flan_jax.data import directory as directory_lib
+from flan_jax.data import seen as seen_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation, protocol, rank, report
+from flan_jax.eval import predictions as predictions_lib
 from flan_jax.eval.evaluation import Evaluation, Sample
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
 from flan_jax.training import checks
+from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
 SAMPLES_PER_TASK = 2
@@ -97,59 +100,100 @@ def evaluate_tasks(
   seconds = time.monotonic() - start
   order = _by_split(tasks, splits, ranked, generated)
   if predictions is not None:
-    write_predictions(predictions, order)
+    predictions_lib.write(predictions, order)
   return _evaluation(tasks, splits, order, seconds, score)
 
 
 def evaluate(
   *,
-  eval_mixture_or_task_name: str,
-  task_feature_lengths: Mapping[str, int],
-  vocabulary: Any,
-  model: Any,
   initial_checkpoint_path: str,
-  output_dir: str | os.PathLike,
+  eval_mixture_or_task_name: str | None = None,
+  task_feature_lengths: Mapping[str, int],
+  output_dir: str | os.PathLike | None = None,
+  model: Any = None,
+  vocabulary: Any = None,
+  mixture_or_task_module: str | None = None,
   batch_size: int = 32,
-  wrapper: template.Wrapper = template.PLAIN,
+  prompt_prefix: str | None = None,
+  prompt_suffix: str | None = None,
+  inputs_eos: bool | None = None,
+  shot_answer: str | None = None,
+  shot_separator: str | None = None,
+  few_shot_tokens: int | None = None,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   eval_examples: int | None = None,
   score: str = "sum",
+  allow_seen: bool = False,
 ) -> pathlib.Path:
   """Evaluates one checkpoint and writes the page about it.
 
   Writes `report.html`, `.json` and `.md`, and `predictions.jsonl` with every
-  answer.
+  answer. What is None is taken from the run that made the checkpoint, where
+  there is one (its `run.json`).
 
   Args:
-    eval_mixture_or_task_name: mixture whose tasks are evaluated.
-    task_feature_lengths: limits in tokens, `{"inputs": 512, "targets": 64}`.
-    vocabulary: the one that the checkpoint was trained with.
-    model: `models/t5.py: EncoderDecoder` or `models/decoder.py: DecoderOnly`.
     initial_checkpoint_path: a checkpoint of any format in
       `convert/source.py`: a MODEL_DIR of ours, a Hugging Face folder, ...
-    output_dir: where the files go; made if it is not there.
+    eval_mixture_or_task_name: mixture whose tasks are evaluated; None: what
+      the run held out.
+    task_feature_lengths: limits in tokens, `{"inputs": 512, "targets": 64}`.
+    output_dir: where the files go; made if it is not there. None: a folder of
+      its own under `runs/`.
+    model: None: what the checkpoint says it is.
+    vocabulary: None: the tokenizer that comes with the checkpoint.
+    mixture_or_task_module: module to import, which registers seqio tasks.
     batch_size: inputs per batch.
-    wrapper: what surrounds every prompt.
+    prompt_prefix, prompt_suffix: text around every prompt.
+    inputs_eos: whether EOS stands between a prompt and its answer. Without a
+      run: it does for encoder-decoder models alone.
+    shot_answer, shot_separator, few_shot_tokens: of few-shot mixtures, see
+      `template.Wrapper`.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     eval_examples: rows at most per task and split; None: all.
     score: `sum` or `mean`, see `eval/rank.py`.
+    allow_seen: whether datasets that the run was trained on are evaluated.
 
   Returns:
     The path of the page.
 
   Raises:
     UserError: a name, a dataset, a checkpoint or a folder that is not there;
-      a vocabulary that is not the model's.
+      a vocabulary that is not the model's; a dataset that was trained on.
   """
+  checks.numbers(
+    batch_size=batch_size,
+    **({} if eval_examples is None else {"eval_examples": eval_examples}),
+  )
+  checks.lengths(task_feature_lengths)
+  opened = load.opened(initial_checkpoint_path)
+  model = load.model_of(opened, model)
+  vocabulary = load.vocabulary_of(opened, vocabulary)
   checks.vocabulary(vocabulary, model)
   vocabulary_lib.check_padding(vocabulary, model.kind)
-  catalogue.register(vocabulary, wrapper=wrapper)
-  data = directory_lib.choose(tfds_data_dir, catalogue.load())
-  held_out = mixtures.resolve(
-    eval_mixture_or_task_name, missing_datasets, split="test"
+
+  # Rows: as the run was trained, of what it did not see.
+  trained = record_lib.beside(opened.path)
+  wrapper = _wrapper(
+    trained,
+    model.kind,
+    prefix=prompt_prefix,
+    suffix=prompt_suffix,
+    eos=inputs_eos,
+    answer=shot_answer,
+    separator=shot_separator,
+    shot_tokens=few_shot_tokens,
   )
+  catalogue.register(vocabulary, wrapper=wrapper)
+  if mixture_or_task_module is not None:
+    checks.import_module(mixture_or_task_module)
+  data = directory_lib.choose(tfds_data_dir, catalogue.load())
+  mixture = eval_mixture_or_task_name or _held_out(trained)
+  held_out = mixtures.resolve(mixture, missing_datasets, split="test")
+  mixtures.check_vocabulary(held_out, vocabulary)
+  seen = seen_lib.seen(trained.data if trained else None, held_out)
+  seen_lib.check(seen, mixture, allow_seen)
   rows = EvaluationSet.prepare(
     mixtures.catalogue_tasks(held_out),
     vocabulary=vocabulary,
@@ -160,54 +204,90 @@ def evaluate(
     form_of=mixtures.forms_of(held_out),
     kind=model.kind,
   )
-  params = load.load_params(initial_checkpoint_path, model)
-  output_dir = pathlib.Path(output_dir)
+
+  # The run: its record, its folder, what it is going to do.
+  record = record_lib.make(
+    {
+      "source": "sample" if data.embedded else str(data.path.resolve()),
+      "vocabulary": vocabulary_lib.fingerprint(vocabulary),
+      "checkpoint": str(opened.path),
+      "wrapper": dataclasses.asdict(wrapper),
+      "train": trained.data.get("train", {}) if trained else {},
+      "eval": inventory.described(mixture, held_out),
+      "seen": seen,
+      "missing": sorted(
+        {f"{m.dataset}:{m.version}" for m in held_out.missing}
+      ),
+    }
+  )
+  folder = record_lib.choose_directory(output_dir, record)
+  record_lib.claim(folder, record, option="OUTPUT_DIR")
+  display = progress_lib.Display()
+  display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
+  display.say(f"data:       {data.label}")
+  count = sum(map(len, rows.examples.values()))
+  display.say(
+    f"evaluates:  {mixture}, {len(rows.tasks)} tasks, {count:,} rows x"
+    " templates"
+  )
+  summary.missing(display, held_out.missing)
+  for task, by in seen.items():
+    display.say(f"note: {task} was trained on ({', '.join(by)})")
+
   result = evaluate_tasks(
     model,
-    params,
+    load.load_params(opened, model),
     rows,
     score=score,
-    predictions=output_dir / "predictions.jsonl",
+    predictions=folder / "predictions.jsonl",
+    progress=lambda done, of: display.say(f"batch {done:,} of {of:,}"),
   )
-  described = {
-    "mixture": eval_mixture_or_task_name,
-    "tasks": {name: {"rows": by} for name, by in rows.rows.items()},
-  }
-  record = record_lib.make({"source": data.label, "eval": described})
-  return report.write_report(
-    output_dir,
+  page = report.write_report(
+    folder,
     run={
       **dataclasses.asdict(record),
-      "name": eval_mixture_or_task_name,
+      "name": mixture,
       "data_label": data.label,
     },
     after=result,
     missing={f"{m.dataset}:{m.version}": m.message for m in held_out.missing},
   )
+  summary.results(display, None, result)
+  display.say(f"report: {page}")
+  return page
 
 
-def write_predictions(path: str | os.PathLike, by_split: Mapping) -> None:
-  """One JSON object per (row, template): prompt, scores and answer.
+def _wrapper(trained, kind: str, **given) -> template.Wrapper:
+  """What surrounds prompts: as given, else as the run was trained."""
+  plain = template.Wrapper(eos=kind == "encoder_decoder")
+  options = {
+    "prefix": "PROMPT_PREFIX",
+    "suffix": "PROMPT_SUFFIX",
+    "eos": "INPUTS_EOS",
+    "answer": "SHOT_ANSWER",
+    "separator": "SHOT_SEPARATOR",
+    "shot_tokens": "FEW_SHOT_TOKENS",
+  }
+  values = {}
+  for field, value in given.items():
+    if value is None:
+      value = getattr(plain, field)
+      if trained is not None:
+        value = trained.option(options[field], value)
+    values[field] = value
+  return template.Wrapper(**values)
 
-  Keys: task, split, template, index, inputs_text; ranked examples have
-  choices, scores, prediction, label (indices); generated ones prediction (a
-  text), references and complete.
 
-  Raises:
-    UserError: the file cannot be written.
-  """
-  path = pathlib.Path(path)
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-      for split, results in by_split.items():
-        for r in results:
-          row = {"task": r.example.task, "split": split} | _raw(r)
-          file.write(json.dumps(row, ensure_ascii=False) + "\n")
-  except OSError as e:
+def _held_out(trained) -> str:
+  """The mixture that the run of the checkpoint held out."""
+  name = trained.data.get("eval", {}).get("mixture") if trained else None
+  if name is None:
     raise UserError(
-      f"predictions file {str(path)!r} cannot be written: {e.strerror}."
-    ) from None
+      "the checkpoint is of no run that says what it held out. Say what to"
+      " evaluate: --gin.EVAL_MIXTURE_OR_TASK_NAME=flan_holdout_nli_eval, or"
+      " flan_all_eval for every dataset."
+    )
+  return name
 
 
 def _run(model, params, tasks, splits, score, progress):
@@ -268,10 +348,6 @@ def _evaluation(tasks, splits, order, seconds, score) -> Evaluation:
   )
 
 
-def _references(example) -> tuple[str, ...]:
-  return tuple(example.references) or (example.targets_text,)
-
-
 def _answer(result) -> protocol.Answer:
   e = result.example
   if isinstance(result, rank.Scored):
@@ -282,12 +358,12 @@ def _answer(result) -> protocol.Answer:
       prediction=result.prediction,
       choices=tuple(e.choices_text),
       text=e.choices_text[result.prediction],
-      references=_references(e),
+      references=predictions_lib.references(e),
       ties=result.ties,
       group=e.group,
     )
   return protocol.Answer(
-    e.index, e.template, -1, -1, (), result.text, _references(e)
+    e.index, e.template, -1, -1, (), result.text, predictions_lib.references(e)
   )
 
 
@@ -315,24 +391,3 @@ def _samples(results) -> list[Sample]:
       )
     )
   return out
-
-
-def _raw(result) -> dict[str, Any]:
-  e = result.example
-  out = {
-    "template": int(e.template),
-    "index": int(e.index),
-    "inputs_text": e.inputs_text,
-  }
-  if isinstance(result, rank.Scored):
-    return out | {
-      "choices": list(e.choices_text),
-      "scores": list(result.scores),
-      "prediction": result.prediction,
-      "label": int(e.label),
-    }
-  return out | {
-    "prediction": result.text,
-    "references": list(_references(e)),
-    "complete": result.complete,
-  }

@@ -21,7 +21,6 @@ from flan_jax.convert import load, source
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation
-from flan_jax.models import decoder, decoder_config, t5
 from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.training import checks, progress
 
@@ -96,8 +95,8 @@ def generate(
   given = read_prompts(prompts, prompts_path)
   _check_output(output_path, overwrite)
   opened = source.open_source(initial_checkpoint_path)
-  model = _model(opened, model)
-  vocabulary = _vocabulary(opened, vocabulary)
+  model = load.model_of(opened, model)
+  vocabulary = load.vocabulary_of(opened, vocabulary)
   checks.vocabulary(vocabulary, model)
   vocabulary_lib.check_padding(vocabulary, model.kind)
   if not decode.end_ids:
@@ -250,35 +249,6 @@ def _check_output(path, overwrite: bool):
       f"OUTPUT_PATH {path} exists and is kept: choose another name, or add"
       " --gin.OVERWRITE=True."
     )
-
-
-def _model(opened, model):
-  if model is not None:
-    return model
-  if opened.config is None:
-    raise UserError(
-      f"{opened.path} ({opened.format}) does not say what model it is. Add its"
-      " MODEL: --gin_file=gin/models/t5_1_1_small.gin --gin.DROPOUT_RATE=0.0,"
-      " say."
-    )
-  if isinstance(opened.config, decoder_config.DecoderConfig):
-    return decoder.DecoderOnly(opened.config)
-  return t5.EncoderDecoder(opened.config)
-
-
-def _vocabulary(opened, vocabulary):
-  if vocabulary is not None:
-    return vocabulary
-  if opened.format in ("hf", "gguf"):
-    return vocabulary_lib.load(opened.path)
-  # Beside the checkpoint, where a conversion copied it, or in a run's folder.
-  if opened.tokenizer_files:
-    return vocabulary_lib.load(opened.tokenizer_files[0].parent)
-  raise UserError(
-    f"{opened.path} ({opened.format}) comes without a tokenizer. Add the"
-    " VOCABULARY it was trained with:"
-    " --gin_file=gin/data/flan_jax_vocabulary.gin, say."
-  )
 
 
 def _print(display, results):

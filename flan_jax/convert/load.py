@@ -15,7 +15,9 @@ import numpy as np
 from flan_jax.convert import trees
 from flan_jax.convert.source import TensorSource, open_source
 from flan_jax.convert.tables import family
+from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
+from flan_jax.models import decoder, decoder_config, t5
 
 
 def load_params(
@@ -141,6 +143,49 @@ def opened(source: TensorSource | str | pathlib.Path) -> TensorSource:
     return open_source(source)
   except UserError as error:
     raise UserError(f"INITIAL_CHECKPOINT_PATH={source}: {error}") from error
+
+
+def model_of(source: TensorSource, model: Any = None) -> Any:
+  """The model that a checkpoint says it is of, or `model` where one is given.
+
+      model = model_of(open_source("checkpoints/smollm2_135m"))
+
+  Raises:
+    UserError: none is given and the checkpoint does not say.
+  """
+  if model is not None:
+    return model
+  if source.config is None:
+    raise UserError(
+      f"{source.path} ({source.format}) does not say what model it is. Add its"
+      " MODEL: --gin_file=gin/models/t5_1_1_small.gin --gin.DROPOUT_RATE=0.0,"
+      " say."
+    )
+  if isinstance(source.config, decoder_config.DecoderConfig):
+    return decoder.DecoderOnly(source.config)
+  return t5.EncoderDecoder(source.config)
+
+
+def vocabulary_of(source: TensorSource, vocabulary: Any = None) -> Any:
+  """The vocabulary that comes with a checkpoint, or `vocabulary` if given.
+
+  It stands in the checkpoint's folder, where a conversion copied it, or in the
+  folder of the run that made the checkpoint.
+
+  Raises:
+    UserError: none is given and none is there.
+  """
+  if vocabulary is not None:
+    return vocabulary
+  if source.format in ("hf", "gguf"):
+    return vocabulary_lib.load(source.path)
+  if source.tokenizer_files:
+    return vocabulary_lib.load(source.tokenizer_files[0].parent)
+  raise UserError(
+    f"{source.path} ({source.format}) comes without a tokenizer. Add the"
+    " VOCABULARY it was trained with:"
+    " --gin_file=gin/data/flan_jax_vocabulary.gin, say."
+  )
 
 
 def _kind(config):

@@ -5,6 +5,7 @@ start and refuses a later start that differs in anything but what may change
 between two starts of one run.
 """
 
+import ast
 import dataclasses
 import importlib.metadata
 import json
@@ -21,6 +22,7 @@ from flan_jax.errors import UserError
 # how often it reports.
 RESUMABLE = (
   "MODEL_DIR",
+  "OUTPUT_DIR",
   "TRAIN_STEPS",
   "LOG_PERIOD",
   "CHECKPOINTS_TO_KEEP",
@@ -50,6 +52,17 @@ class Record:
   overrides: tuple[str, ...]
   versions: Mapping[str, str]
   data: Mapping[str, Any]
+
+  def option(self, name: str, default: Any = None) -> Any:
+    """A literal value of the configuration, such as of PROMPT_PREFIX."""
+    for line in self.config.splitlines():
+      key, equals, value = line.partition(" = ")
+      if equals and key == name:
+        try:
+          return ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+          return default
+    return default
 
   def fingerprint(self) -> str:
     """Eight hex digits of the configuration and the data."""
@@ -85,6 +98,41 @@ def make(data: Mapping[str, Any]) -> Record:
   )
 
 
+def beside(checkpoint: str | os.PathLike) -> Record | None:
+  """The record of the run that a checkpoint is of; None: there is none.
+
+  >>> beside("runs/mine/checkpoints/checkpoint_200").data["train"]["mixture"]
+  ... # doctest: +SKIP
+  'flan_holdout_nli_train'
+
+  Args:
+    checkpoint: a MODEL_DIR, its `checkpoints` or one folder in that.
+
+  Raises:
+    UserError: there is a record that cannot be read.
+  """
+  path = pathlib.Path(checkpoint).absolute()
+  for folder in (path, *path.parents[:2]):
+    file = folder / "run.json"
+    if not file.is_file():
+      continue
+    try:
+      value = json.loads(file.read_text())
+      return Record(
+        **{
+          **value,
+          "command": tuple(value["command"]),
+          "overrides": tuple(value["overrides"]),
+        }
+      )
+    except (OSError, ValueError, TypeError, KeyError) as e:
+      raise UserError(
+        f"{file}, the record of the checkpoint's run, cannot be read ({e!r});"
+        " copy the checkpoint_N folder elsewhere to use it without."
+      ) from None
+  return None
+
+
 def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
   """`model_dir`, or `runs/<name>-<fingerprint>` when it is None.
 
@@ -96,8 +144,15 @@ def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
   return pathlib.Path("runs", f"{record.name}-{record.fingerprint()}")
 
 
-def claim(directory: pathlib.Path, record: Record) -> bool:
+def claim(
+  directory: pathlib.Path, record: Record, option: str = "MODEL_DIR"
+) -> bool:
   """Writes `run.json` into `directory`, or checks the one that is there.
+
+  Args:
+    directory: made if it is not there.
+    record: of the run.
+    option: what messages call the option that names the directory.
 
   Returns:
     Whether the directory already held this run.
@@ -110,24 +165,24 @@ def claim(directory: pathlib.Path, record: Record) -> bool:
     directory.mkdir(parents=True, exist_ok=True)
     if path.exists():
       old = json.loads(path.read_text())
-      _compare(directory, old, record)
+      _compare(directory, old, record, option)
       return True
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(dataclasses.asdict(record), indent=2))
     os.replace(draft, path)
   except json.JSONDecodeError as e:
     raise UserError(
-      f"{path} is damaged ({e}); give another MODEL_DIR or remove it."
+      f"{path} is damaged ({e}); give another {option} or remove it."
     ) from None
   except OSError as e:
     raise UserError(
-      f"MODEL_DIR {str(directory)!r} cannot be written: {e.strerror}. Give a"
-      " folder you may write to: --gin.MODEL_DIR=..."
+      f"{option} {str(directory)!r} cannot be written: {e.strerror}. Give a"
+      f" folder you may write to: --gin.{option}=..."
     ) from None
   return False
 
 
-def _compare(directory: pathlib.Path, old: Mapping, record: Record):
+def _compare(directory, old: Mapping, record: Record, option: str):
   changed = list(
     config_lib.differences(old["config"], record.config, RESUMABLE)
   )
@@ -136,8 +191,8 @@ def _compare(directory: pathlib.Path, old: Mapping, record: Record):
     shown = "\n  ".join(changed[:12])
     more = f"\n  and {len(changed) - 12} more" if len(changed) > 12 else ""
     raise UserError(
-      f"MODEL_DIR {str(directory)!r} holds another run; it differs in\n"
-      f"  {shown}{more}\nGive another --gin.MODEL_DIR, or leave MODEL_DIR out"
+      f"{option} {str(directory)!r} holds another run; it differs in\n"
+      f"  {shown}{more}\nGive another --gin.{option}, or leave {option} out"
       " and a folder of its own is made."
     )
 

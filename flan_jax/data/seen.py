@@ -1,0 +1,73 @@
+"""Seen: which datasets to be evaluated a checkpoint was trained on.
+
+A held-out number is one of a dataset that no training row came from. What a
+run was trained on stands in its record; this compares it with what is to be
+evaluated, by dataset: two tasks of one family or one source are one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import seqio
+
+from flan_jax.data import catalogue, mixtures, spec
+from flan_jax.errors import UserError
+
+
+def seen(
+  record: Mapping[str, Any] | None, evaluated: mixtures.Resolved
+) -> dict[str, list[str]]:
+  """The evaluated tasks whose dataset was trained on, and by which tasks.
+
+  >>> seen({"train": {"tasks": {"flan_mnli_matched": {}}}},
+  ...   resolve("flan_mnli_mismatched"))  # doctest: +SKIP
+  {'flan_mnli_mismatched': ['flan_mnli_matched']}
+
+  Args:
+    record: `data` of a run's record; None: not known, and nothing is seen.
+    evaluated: what is to be evaluated.
+  """
+  trained = (record or {}).get("train", {}).get("tasks", {})
+  known = {name: _task(name) for name in trained}
+  out = {}
+  for task in seqio.get_subtasks(evaluated.mixture):
+    ours = catalogue.of_seqio(task)
+    by = [
+      name
+      for name, other in known.items()
+      if name == task.name or (ours and other and _same(ours, other))
+    ]
+    if by:
+      out[task.name] = sorted(by)
+  return out
+
+
+def check(seen: Mapping[str, list[str]], mixture: str, allowed: bool) -> None:
+  """Refuses an evaluation of datasets that were trained on.
+
+  Raises:
+    UserError: there are such and they are not allowed; each is named.
+  """
+  if seen and not allowed:
+    lines = "\n".join(f"  {t}: by {', '.join(by)}" for t, by in seen.items())
+    raise UserError(
+      f"{mixture}: the checkpoint was trained on {len(seen)} of its datasets,"
+      " so they are not held out:\n"
+      f"{lines}\nEvaluate another mixture, or add --gin.ALLOW_SEEN=True; the"
+      " report then says so."
+    )
+
+
+def _task(name: str) -> spec.Task | None:
+  """Our task under a name of seqio's registry."""
+  if name not in seqio.TaskRegistry.names():
+    return None
+  return catalogue.of_seqio(seqio.TaskRegistry.get(name))
+
+
+def _same(a: spec.Task, b: spec.Task) -> bool:
+  if a.name == b.name or (a.family is not None and a.family == b.family):
+    return True
+  if isinstance(a.source, spec.Tfds) and isinstance(b.source, spec.Tfds):
+    return a.source.name == b.source.name
+  return a.source == b.source
