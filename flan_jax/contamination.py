@@ -198,7 +198,7 @@ def measure(
 def _texts(task, split: str, answers: bool) -> Iterator[tuple[int, str]]:
   """Number and text of every row: its fields, and what they ask for."""
   ours = catalogue.of_seqio(task)
-  if ours is None:
+  if not isinstance(ours, spec.Task):
     yield from _foreign_texts(task, split, answers)
     return
   fields = list(ours.inputs)

@@ -67,6 +67,7 @@ def train(
   train_steps: int,
   batch_size: int,
   mixture_or_task_module: str | None = None,
+  task_collection: Any = None,
   wrapper: template.Wrapper = template.PLAIN,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
@@ -97,6 +98,8 @@ def train(
     train_steps: updates in all.
     batch_size: packed rows an update, over all devices and micro-batches.
     mixture_or_task_module: module to import, which registers seqio tasks.
+    task_collection: a `data/collection.py: Collection` to register; None: the
+      catalogue alone.
     wrapper: what surrounds every prompt, in training and evaluation.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
@@ -145,6 +148,8 @@ def train(
 
   # Data: names -> tasks -> what is there.
   catalogue.register(vocabulary, wrapper=wrapper)
+  if task_collection is not None:
+    task_collection.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
   data = directory_lib.choose(tfds_data_dir, catalogue.load())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax.data import catalogue, mixtures
+from flan_jax.data import catalogue, collection, mixtures
 
 
 def described(
@@ -22,7 +22,7 @@ def described(
   if resolved is None:
     return {}
   prints = {
-    seqio_name: catalogue.fingerprint(task)
+    seqio_name: _fingerprint(task)
     for seqio_name, task in mixtures.by_seqio_name(resolved).items()
   }
   return {
@@ -37,6 +37,12 @@ def described(
       for task in resolved.present
     },
   }
+
+
+def _fingerprint(task) -> str:
+  if isinstance(task, collection.CollectionTask):
+    return task.fingerprint()
+  return catalogue.fingerprint(task)
 
 
 def left_out(

@@ -20,6 +20,7 @@ import seqio
 
 from flan_jax.data import (
   catalogue,
+  collection,
   forms,
   preprocessors,
   sources,
@@ -200,9 +201,8 @@ def copy_fingerprint(resolved: Resolved, task: str) -> str:
   other people's sources.
   """
   found = seqio_task(resolved, task)
-  if not isinstance(found.source, sources.TfdsSource):
-    return ""
-  return found.source.fingerprint()
+  source = found.source
+  return source.fingerprint() if hasattr(source, "fingerprint") else ""
 
 
 def catalogue_tasks(*resolved: Resolved | None) -> list[spec.Task]:
@@ -226,12 +226,22 @@ def by_seqio_name(resolved: Resolved) -> dict[str, spec.Task]:
 
 
 def forms_of(resolved: Resolved) -> dict[str, forms.Form]:
-  """The form in which a mixture has each of our tasks, by our name."""
-  return {
-    catalogue.of_seqio(t).name: catalogue.form_of(t)
-    for t in seqio.get_subtasks(resolved.mixture)
-    if catalogue.of_seqio(t) is not None
-  }
+  """The form in which a mixture has each of our tasks, by our name.
+
+  Of a dataset whose prompts are tasks of their own, all those of its prompts
+  that are in the mixture.
+  """
+  out: dict[str, forms.Form] = {}
+  for task in seqio.get_subtasks(resolved.mixture):
+    ours = catalogue.of_seqio(task)
+    if ours is None:
+      continue
+    form = catalogue.form_of(task)
+    if ours.name in out and isinstance(ours, collection.CollectionTask):
+      both = {*out[ours.name].templates, *form.templates}
+      form = forms.Form("", tuple(sorted(both)))
+    out[ours.name] = form
+  return out
 
 
 def registered(name: str) -> seqio.Mixture | seqio.Task:
@@ -302,6 +312,8 @@ def _check_usable(
     return
   if split not in task.splits:
     return
+  if isinstance(ours, collection.CollectionTask):  # its sources say so
+    return
   # Looking takes a graph per task; without `keep` only empty texts are left
   # out, and a stream that ends says so (`examples`).
   if ours.keep is None and not every:
@@ -358,6 +370,9 @@ def count(
   for task in seqio.get_subtasks(resolved.mixture):
     ours = catalogue.of_seqio(task)
     if ours is None or not isinstance(task.source, sources.Source):
+      continue
+    if isinstance(ours, collection.CollectionTask):
+      out[task.name] = Counts(*ours.count(task, split))
       continue
     encoder = trimming.encoder(task.output_features, lengths)
     sums = [0, 0, 0, 0]

@@ -349,6 +349,9 @@ def template_texts(tasks: Iterable[Task]) -> list[str]:
   """
   texts = []
   for task in tasks:
+    if not isinstance(task, Task):
+      texts += task.texts()
+      continue
     fixed = task.choices if isinstance(task.choices, tuple) else ("",)
     for template in task.templates:
       for part in (template.inputs, template.targets):

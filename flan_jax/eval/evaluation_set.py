@@ -6,12 +6,13 @@ tuning it is the same rows in the same batches.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from flan_jax.data import catalogue, forms, spec, template
+from flan_jax.data import catalogue, collection, forms, spec, template
 from flan_jax.data import evaluation as evaluation_data
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
@@ -95,7 +96,7 @@ class EvaluationSet:
     if kind not in KINDS:
       raise UserError(f"kind {kind!r} of a model: use one of {KINDS}.")
     if cluster_of is None:
-      cluster_of = _cluster_of()
+      cluster_of = _cluster_of(tasks)
     begin = _begin(vocabulary, kind)
     examples: dict[str, list] = {}
     for split in splits:
@@ -104,8 +105,7 @@ class EvaluationSet:
         if split not in task.splits.names and split != splits[-1]:
           continue
         form = (form_of or {}).get(task.name, forms.PLAIN)
-        rows = evaluation_data.evaluation_examples(
-          task,
+        rows = _examples_of(task)(
           split,
           vocabulary=vocabulary,
           lengths=lengths,
@@ -170,9 +170,17 @@ def _begun(example: evaluation_data.EvalExample, begin: np.ndarray):
   return dataclasses.replace(example, inputs=inputs)
 
 
-def _cluster_of() -> dict[str, str]:
-  return {
+def _examples_of(task):
+  if isinstance(task, collection.CollectionTask):
+    return task.evaluation_examples
+  return functools.partial(evaluation_data.evaluation_examples, task)
+
+
+def _cluster_of(tasks) -> dict[str, str]:
+  named = {
     task: cluster
     for cluster, tasks in catalogue.clusters().items()
     for task in tasks
   }
+  others = (t for t in tasks if isinstance(t, collection.CollectionTask))
+  return named | {t.name: t.cluster for t in others}

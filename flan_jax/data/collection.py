@@ -1,0 +1,88 @@
+"""Collection: tasks that are not files of the catalogue, and how they join in.
+
+The catalogue's tasks are `spec.Task`s: ten templates each, rendered in the
+graph. Other recipes have prompts of another kind (T0's are Jinja programs).
+Such a recipe is a `Collection`, which registers its tasks with seqio for a
+run's vocabulary, and each of these carries a `CollectionTask`, which answers
+what jobs ask of a task: what identifies it, what of its rows is used, and
+its evaluation examples.
+"""
+
+import abc
+from collections.abc import Mapping, Sequence
+
+import seqio
+
+from flan_jax.data import forms, spec, template
+from flan_jax.data.evaluation import EvalExample
+
+
+class CollectionTask(abc.ABC):
+  """One dataset of a collection with all its prompts.
+
+  Attributes:
+    name: unlike any name in the catalogue.
+    paper_name: as tables print it.
+    cluster: the heading under which results are shown.
+    family: datasets of one family count as one in `family_mean`.
+    kind: "classification" (ranked over choices) or "generation".
+    metrics: names of functions in `eval/metrics.py`.
+    templates: its prompts; their positions are their numbers.
+    references: whether several answers are accepted; None or a name.
+    splits: ours in terms of the source's.
+  """
+
+  name: str
+  paper_name: str
+  cluster: str
+  family: str | None
+  kind: str
+  metrics: tuple[str, ...]
+  templates: tuple
+  references: str | None = None
+  splits: spec.Splits
+
+  @abc.abstractmethod
+  def fingerprint(self) -> str:
+    """A short hash of all that decides its examples, but the data."""
+
+  @abc.abstractmethod
+  def texts(self) -> list[str]:
+    """What the prompts say themselves (for `check_representable`)."""
+
+  @abc.abstractmethod
+  def scored_templates(self, form: forms.Form) -> tuple[int, ...]:
+    """Numbers of the prompts of a form that are evaluated; those of
+    `forms.PLAIN` are all that can be."""
+
+  @abc.abstractmethod
+  def count(self, task: seqio.Task, split: str) -> tuple[int, int, int, int]:
+    """Rows read, not kept, incomplete and too long (`mixtures.Counts`) of
+    one of its seqio tasks."""
+
+  @abc.abstractmethod
+  def evaluation_examples(
+    self,
+    split: str,
+    *,
+    vocabulary: seqio.Vocabulary,
+    lengths: Mapping[str, int] | None,
+    templates: Sequence[int],
+    max_examples: int | None,
+    wrapper: template.Wrapper,
+    shots: int,
+  ) -> list[EvalExample]:
+    """Rows of `split` under each of `templates`; row by row."""
+
+
+class Collection(abc.ABC):
+  """Tasks and mixtures that a job registers beside the catalogue's."""
+
+  @abc.abstractmethod
+  def register(
+    self,
+    vocabulary: seqio.Vocabulary,
+    *,
+    wrapper: template.Wrapper = template.PLAIN,
+  ) -> None:
+    """Writes them to seqio's registry, in place of what it wrote before."""
