@@ -86,7 +86,14 @@ class Evaluation:
 
   def to_json(self) -> dict[str, Any]:
     """Plain dicts, lists, texts and numbers."""
-    return json.loads(json.dumps(dataclasses.asdict(self)))
+    tasks = {
+      name: dataclasses.replace(task, draws=None)
+      for name, task in self.tasks.items()
+    }
+    value = dataclasses.asdict(dataclasses.replace(self, tasks=tasks))
+    for task in value["tasks"].values():
+      del task["draws"]
+    return json.loads(json.dumps(value))
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> "Evaluation":
@@ -96,7 +103,9 @@ class Evaluation:
         **value,
         "tasks": {k: _task_result(v) for k, v in value["tasks"].items()},
         "clusters": {
-          k: protocol.ClusterResult(**{**v, "tasks": tuple(v["tasks"])})
+          k: protocol.ClusterResult(
+            **{**v, "tasks": tuple(v["tasks"])} | _intervals(v)
+          )
           for k, v in value["clusters"].items()
         },
         "samples": tuple(
@@ -113,6 +122,14 @@ class Evaluation:
     )
 
 
+def _intervals(value: Mapping[str, Any]) -> dict[str, tuple | None]:
+  return {
+    name: pair and tuple(pair)
+    for name, pair in value.items()
+    if name.endswith("interval")
+  }
+
+
 def _task_result(value: Mapping[str, Any]) -> protocol.TaskResult:
   def scores(by_template):
     return {int(t): s for t, s in by_template.items()}
@@ -124,7 +141,7 @@ def _task_result(value: Mapping[str, Any]) -> protocol.TaskResult:
         "scores": scores(m["scores"]),
         "dev_scores": scores(m["dev_scores"]),
         "spread": protocol.Spread(**m["spread"]),
-        "interval": m["interval"] and tuple(m["interval"]),
+        **_intervals(m),
       }
     )
     for name, m in value["metrics"].items()

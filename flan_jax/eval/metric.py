@@ -1,11 +1,23 @@
-"""Metric: a function of predictions and references, and how to feed it."""
+"""Metric: a function of predictions and references, and how to feed it.
+
+Beside the value of a set of rows, every metric gives its values of weighted
+sets of those rows: with whole numbers as weights a bootstrap sample, with a
+weight of 0 or 1 for each of two systems' rows a permutation. Intervals and
+paired tests (`bootstrap.py`, `compare.py`) need nothing else of a metric.
+
+Dimension key: K sums, R rows, X weightings.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from flan_jax.errors import UserError
+
+Values = dict[str, np.ndarray]
+Weighted = Callable[[Float[np.ndarray, "X R"]], Values]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +32,98 @@ class Metric:
       row's `spec.Task.group` and its label) or `texts` (and, as references, a
       sequence of texts per row).
     primary: the value that picks the best development template.
-    rows: optional: the values of `primary` row by row, where it is their
-      mean; intervals come from it.
+    weighted: (predictions, references) -> a function of weights of the rows,
+      [X, R], that gives each value for every weighting, [X]; with all weights
+      1 it gives what `function` gives.
+    signature: what a value must be told with, such as versions and tokens.
   """
 
   name: str
   function: Callable[[Sequence, Sequence], dict[str, float]]
   takes: str
   primary: str
-  rows: Callable[[Sequence, Sequence], np.ndarray] | None = None
+  weighted: Callable[[Sequence, Sequence], Weighted]
+  signature: Callable[[], str] | None = None
+
+  def units(self, references: Sequence) -> np.ndarray:
+    """For each row the number of the unit that it is drawn with.
+
+    Rows of one group (the answers to one of MultiRC's questions) are drawn
+    together; every other row is a unit.
+    """
+    if self.takes != "groups":
+      return np.arange(len(references))
+    number: dict[str, int] = {}
+    return np.array([
+      number.setdefault(group, len(number)) for group, _ in references
+    ])
+
+
+def means(
+  rows: Callable[[Sequence, Sequence], Mapping[str, np.ndarray]],
+) -> Callable[[Sequence, Sequence], Weighted]:
+  """`Metric.weighted` of values that are means over rows.
+
+  >>> right = means(lambda p, r: {"exact": np.equal(p, r) * 100.0})
+  >>> right([1, 2, 3], [1, 2, 4])(np.array([[1, 1, 1], [0, 1, 2]]))["exact"]
+  array([66.66666667, 33.33333333])
+
+  Args:
+    rows: gives each value row by row.
+  """
+
+  def weighted(predictions, references):
+    columns = rows(predictions, references)
+
+    def values(weights_XR):
+      count_X = weights_XR.sum(axis=-1)
+      return {n: weights_XR @ c_R / count_X for n, c_R in columns.items()}
+
+    return values
+
+  return weighted
+
+
+def sums(
+  parts: Callable[[Sequence, Sequence], np.ndarray],
+  values: Callable[[np.ndarray], Values],
+) -> Callable[[Sequence, Sequence], Weighted]:
+  """`Metric.weighted` of values that follow from sums over rows.
+
+  Args:
+    parts: what each row adds, [R, K].
+    values: each value from the sums: [X, K] -> name -> [X].
+  """
+
+  def weighted(predictions, references):
+    parts_RK = np.asarray(parts(predictions, references), np.float64)
+    return lambda weights_XR: values(weights_XR @ parts_RK)
+
+  return weighted
+
+
+def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+  """`over / under`, and 0 where `under` is 0."""
+  return np.divide(
+    over, under, out=np.zeros(np.shape(under)), where=np.not_equal(under, 0)
+  )
+
+
+def counts(
+  predictions: Sequence[int], labels: Sequence[int], classes: Sequence[int]
+) -> np.ndarray:
+  """One-hot cells of the confusion matrix, [R, K * K], label by prediction.
+
+  >>> counts([1, 0], [1, 1], classes=(0, 1)).astype(int)
+  array([[0, 0, 0, 1],
+         [0, 0, 1, 0]])
+  """
+  place = {c: k for k, c in enumerate(classes)}
+  cell_R = [
+    place[label] * len(place) + place[p]
+    for p, label in zip(predictions, labels, strict=True)
+  ]
+  return np.eye(len(place) ** 2)[cell_R]
 
 
 def check(predictions: Sequence, references: Sequence):

@@ -11,13 +11,23 @@ three classes Wang et al., 2019 (SuperGLUE, arXiv 1905.00537), section 3.
 
 import difflib
 import functools
+import importlib.metadata
 from collections.abc import Sequence
 
 import numpy as np
 
 from flan_jax.errors import UserError
 from flan_jax.eval import qa_metrics, text_metrics
-from flan_jax.eval.metric import Metric, check, check_texts
+from flan_jax.eval.metric import (
+  Metric,
+  Weighted,
+  check,
+  check_texts,
+  counts,
+  means,
+  ratio,
+  sums,
+)
 
 
 def accuracy(
@@ -164,20 +174,91 @@ def _correlation(name: str, predictions, references) -> float:
   return 100.0 * float(getattr(stats, name)(x, y).statistic)
 
 
+def _f1_of_1(sums_XK) -> dict[str, np.ndarray]:
+  _, false, missed, found = np.moveaxis(sums_XK, -1, 0)
+  value = ratio(2 * found, 2 * found + false + missed)
+  return {"f1_binary": 100.0 * value}
+
+
+def _mean_f1(sums_XK) -> dict[str, np.ndarray]:
+  table_XLP = sums_XK.reshape(*sums_XK.shape[:-1], 3, 3)
+  right_XL = np.diagonal(table_XLP, axis1=-2, axis2=-1)
+  both_XL = table_XLP.sum(axis=-1) + table_XLP.sum(axis=-2)
+  value = ratio(2 * right_XL, both_XL).mean(axis=-1)
+  return {"mean_3class_f1": 100.0 * value}
+
+
+def _weighted_pearson(predictions, references) -> Weighted:
+  x_R, y_R = _centred(predictions), _centred(references)
+  return lambda weights_XR: {"pearson": _product(weights_XR, x_R, y_R)}
+
+
+def _weighted_spearman(predictions, references) -> Weighted:
+  x, y = _centred(predictions), _centred(references)
+  return lambda weights_XR: {
+    "spearman": _product(
+      weights_XR, _mean_ranks(weights_XR, x), _mean_ranks(weights_XR, y)
+    )
+  }
+
+
+def _centred(numbers) -> np.ndarray:
+  values_R = np.asarray(numbers, np.float64)
+  return values_R - values_R.mean()
+
+
+def _mean_ranks(weights_XR, values_R) -> np.ndarray:
+  """The rank of each row where row r is there `weights_XR[:, r]` times."""
+  distinct_U, place_R = np.unique(values_R, return_inverse=True)
+  times_XU = weights_XR @ np.eye(len(distinct_U))[place_R]
+  last_XU = np.cumsum(times_XU, axis=-1)
+  return (last_XU - (times_XU - 1) / 2)[..., place_R]
+
+
+def _product(weights_XR, x_XR, y_XR) -> np.ndarray:
+  """Pearson's correlation times 100 of weighted rows; 0 if one is constant."""
+  total_X1 = weights_XR.sum(axis=-1, keepdims=True)
+
+  def deviations(v_XR):
+    mean_X1 = (weights_XR * v_XR).sum(axis=-1, keepdims=True) / total_X1
+    out_XR = v_XR - mean_X1
+    square_X = (weights_XR * out_XR**2).sum(axis=-1)
+    # What rounding leaves of a constant is no deviation.
+    scale_X = (weights_XR * v_XR**2).sum(axis=-1)
+    return out_XR, np.where(square_X > 1e-12 * scale_X, square_X, 0.0)
+
+  (x_XR, xx_X), (y_XR, yy_X) = deviations(x_XR), deviations(y_XR)
+  xy_X = (weights_XR * x_XR * y_XR).sum(axis=-1)
+  return 100.0 * ratio(xy_X, np.sqrt(xx_X * yy_X))
+
+
+def _rouge_signature() -> str:
+  version = importlib.metadata.version("rouge-score")
+  return f"rouge-score {version}, F-measure, no stemming, best reference"
+
+
 METRICS: dict[str, Metric] = {
   m.name: m
   for m in (
-    Metric("accuracy", accuracy, "labels", "accuracy", _right),
-    Metric("f1_binary", f1_binary, "labels", "f1_binary"),
-    Metric("mean_3class_f1", mean_3class_f1, "labels", "mean_3class_f1"),
-    Metric("pearson", pearson, "numbers", "pearson"),
-    Metric("spearman", spearman, "numbers", "spearman"),
     Metric(
-      "rouge",
-      rouge,
-      "texts",
-      "rougeL",
-      lambda p, r: _rouge_rows(p, r)["rougeL"],
+      "accuracy", accuracy, "labels", "accuracy",
+      means(lambda p, r: {"accuracy": _right(p, r)}),
+    ),
+    Metric(
+      "f1_binary", f1_binary, "labels", "f1_binary",
+      sums(
+        lambda p, r: counts(np.equal(p, 1), np.equal(r, 1), (False, True)),
+        _f1_of_1,
+      ),
+    ),
+    Metric(
+      "mean_3class_f1", mean_3class_f1, "labels", "mean_3class_f1",
+      sums(lambda p, r: counts(p, r, (0, 1, 2)), _mean_f1),
+    ),
+    Metric("pearson", pearson, "numbers", "pearson", _weighted_pearson),
+    Metric("spearman", spearman, "numbers", "spearman", _weighted_spearman),
+    Metric(
+      "rouge", rouge, "texts", "rougeL", means(_rouge_rows), _rouge_signature
     ),
     *qa_metrics.METRICS,
     *text_metrics.METRICS,

@@ -18,39 +18,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flan_jax.data import forms, spec
+from flan_jax.data import collection, forms, spec
 from flan_jax.errors import UserError
+from flan_jax.eval import answers as answers_lib
+from flan_jax.eval import bootstrap
 from flan_jax.eval import metrics as metrics_lib
-
-BOOTSTRAP_SAMPLES = 1000
-_SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """What the model said to one example, ready for any metric.
-
-  Attributes:
-    index: row of the split; rows of different templates pair up by it.
-    template: number of the template.
-    label: index of the right choice; -1 for free text.
-    prediction: index of the chosen choice; -1 for free text.
-    choices: texts; empty for free text.
-    text: the chosen or generated text.
-    references: accepted texts.
-    ties: choices that share the best score.
-    group: what the rows share that a metric takes together.
-  """
-
-  index: int
-  template: int
-  label: int
-  prediction: int
-  choices: tuple[str, ...]
-  text: str
-  references: tuple[str, ...]
-  ties: int = 1
-  group: str = ""
+from flan_jax.eval.answers import Answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +68,15 @@ class MetricResult:
       primary value; the lowest number wins a tie); None without dev rows.
     best_dev_score: that template's test score.
     interval: 95 % interval of `spread.mean` over test rows (percentile
-      bootstrap, 1,000 samples of rows, each with all its templates), for
-      values that are means over rows; otherwise None.
+      bootstrap, 1,000 samples of rows, each with all its templates; rows of a
+      group are drawn together).
     chance: expected score of guessing evenly, where it is known.
     majority: best score of one constant prediction, where it is known.
+    n: rows, or groups of them, that the interval draws.
+    median_interval: as `interval`, of `spread.median`.
+    best_dev_interval: as `interval`, of `best_dev_score`; the template is not
+      chosen again in each sample.
+    signature: what the value must be told with; "" where its name says it.
   """
 
   name: str
@@ -110,6 +88,10 @@ class MetricResult:
   interval: tuple[float, float] | None = None
   chance: float | None = None
   majority: float | None = None
+  n: int | None = None
+  median_interval: tuple[float, float] | None = None
+  best_dev_interval: tuple[float, float] | None = None
+  signature: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +106,8 @@ class TaskResult:
     ties: test examples whose best score is shared by several choices.
     primary: the name of the metric that stands for the task.
     metrics: by name, the primary one first.
+    draws: `main.spread.mean` in each bootstrap sample, [X]; for intervals over
+      several tasks. Not compared and not written to files.
   """
 
   task: str
@@ -138,6 +122,9 @@ class TaskResult:
   ties: int
   primary: str
   metrics: Mapping[str, MetricResult]
+  draws: np.ndarray | None = dataclasses.field(
+    default=None, repr=False, compare=False
+  )
 
   @property
   def main(self) -> MetricResult:
@@ -154,6 +141,8 @@ class ClusterResult:
     mean: mean of the means over templates.
     best_dev: mean of the best-dev-template scores; None if one is missing.
     family_mean: as `mean`, but a family (ANLI R1 to R3) counts once.
+    interval: 95 % interval of `mean`, for these tasks: their rows are drawn,
+      each task's on its own. None where a task has no draws.
   """
 
   cluster: str
@@ -161,6 +150,7 @@ class ClusterResult:
   mean: float
   best_dev: float | None
   family_mean: float
+  interval: tuple[float, float] | None = None
 
 
 def summarise(
@@ -182,17 +172,22 @@ def summarise(
     UserError: no test answers, templates with different rows, or a metric
       that is unknown or does not suit the task.
   """
-  test_by, dev_by = _by_template(task.name, test), _by_template(task.name, dev)
+  test_by = answers_lib.by_template(task.name, test)
+  dev_by = answers_lib.by_template(task.name, dev)
+  if not test_by:
+    raise UserError(f"task {task.name!r} has no answers on its test split.")
   results: dict[str, MetricResult] = {}
-  best = None
+  best, primary_draws = None, None
   for name in task.metrics:
-    metric = _metric(task, name)
+    metric = metric_of(task, name)
+    drawn, units = bootstrap.draws(metric, test_by, task.name)
     scores = {t: _score(metric, rows) for t, rows in test_by.items()}
     dev_scores = {t: _score(metric, rows) for t, rows in dev_by.items()}
     if not results and dev_scores:
       best = _best({t: s[metric.primary] for t, s in dev_scores.items()})
+    if primary_draws is None:
+      primary_draws = drawn[metric.primary].mean(axis=-1)
     for value in next(iter(scores.values())):
-      is_primary = value == metric.primary
       column = {t: s[value] for t, s in scores.items()}
       results[value] = MetricResult(
         name=value,
@@ -201,9 +196,17 @@ def summarise(
         spread=Spread.of(list(column.values())),
         best_dev_template=best,
         best_dev_score=None if best is None else column[best],
-        interval=_interval(metric, test_by) if is_primary else None,
+        interval=bootstrap.interval(drawn[value].mean(axis=-1)),
         chance=_chance(metric, test_by),
         majority=_majority(metric, test_by, value),
+        n=units,
+        median_interval=bootstrap.interval(np.median(drawn[value], axis=-1)),
+        best_dev_interval=(
+          None
+          if best is None
+          else bootstrap.interval(drawn[value][:, list(test_by).index(best)])
+        ),
+        signature=metric.signature() if metric.signature else "",
       )
   first = next(iter(test_by.values()))
   return TaskResult(
@@ -219,6 +222,7 @@ def summarise(
     ties=sum(a.ties > 1 for a in test),
     primary=metrics_lib.get(task.metrics[0]).primary,
     metrics=results,
+    draws=primary_draws,
   )
 
 
@@ -229,6 +233,8 @@ def scored_templates(
 
   For a task with choices these are the rankable ones.
   """
+  if isinstance(task, collection.CollectionTask):
+    return task.scored_templates(form)
   if task.kind == "classification":
     return tuple(n for n in form.templates if forms.rankable(task, n))
   return tuple(
@@ -253,25 +259,30 @@ def clusters(results: Iterable[TaskResult]) -> dict[str, ClusterResult]:
       mean=statistics.fmean(t.main.spread.mean for t in tasks),
       best_dev=None if None in best else statistics.fmean(best),
       family_mean=statistics.fmean(map(statistics.fmean, families.values())),
+      interval=mean_interval(tasks),
     )
   return out
 
 
-def _by_template(task: str, answers) -> dict[int, list[Answer]]:
-  out: dict[int, list[Answer]] = {}
-  for answer in sorted(answers, key=lambda a: (a.template, a.index)):
-    out.setdefault(answer.template, []).append(answer)
-  rows = {tuple(a.index for a in part) for part in out.values()}
-  if len(rows) > 1:
-    counts = {t: len(part) for t, part in out.items()}
-    raise UserError(
-      f"task {task!r}: its templates answer different rows (rows by template:"
-      f" {counts}); evaluate all templates on the same rows."
-    )
-  return out
+def mean_interval(
+  results: Iterable[TaskResult],
+) -> tuple[float, float] | None:
+  """95 % interval of the mean of tasks' primary means, for these tasks.
+
+  None where a task has no draws, as after reading it from a file.
+  """
+  drawn = [t.draws for t in results]
+  if not drawn or any(d is None for d in drawn):
+    return None
+  return bootstrap.interval(np.mean(drawn, axis=0))
 
 
-def _metric(task, name: str) -> metrics_lib.Metric:
+def metric_of(task: "object", name: str) -> metrics_lib.Metric:
+  """The metric called `name`, if it suits the kind of `task`.
+
+  Raises:
+    UserError: it does not, or there is none.
+  """
   metric = metrics_lib.get(name)
   free = task.kind == "generation"
   takes_texts = metric.takes == "texts"
@@ -285,44 +296,12 @@ def _metric(task, name: str) -> metrics_lib.Metric:
   return metric
 
 
-def _pairs(metric, rows: Sequence[Answer]) -> tuple[list, list]:
-  if metric.takes == "labels":
-    return [a.prediction for a in rows], [a.label for a in rows]
-  if metric.takes == "groups":
-    return [a.prediction for a in rows], [(a.group, a.label) for a in rows]
-  if metric.takes == "texts":
-    return [a.text for a in rows], [a.references for a in rows]
-  try:
-    numbers = [[float(c) for c in a.choices] for a in rows]
-  except ValueError as e:
-    raise UserError(
-      f"metric {metric.name!r} needs choices that are numbers: {e}."
-    ) from None
-  return (
-    [n[a.prediction] for n, a in zip(numbers, rows, strict=True)],
-    [n[a.label] for n, a in zip(numbers, rows, strict=True)],
-  )
-
-
 def _score(metric, rows) -> dict[str, float]:
-  return metric.function(*_pairs(metric, rows))
+  return metric.function(*answers_lib.pairs(metric, rows))
 
 
 def _best(scores: Mapping[int, float]) -> int:
   return min(scores, key=lambda t: (-scores[t], t))
-
-
-def _interval(metric, by_template) -> tuple[float, float] | None:
-  if metric.rows is None:
-    return None
-  values_XR = np.stack(
-    [metric.rows(*_pairs(metric, rows)) for rows in by_template.values()]
-  )
-  row_R = values_XR.mean(axis=0)
-  draw = np.random.default_rng(_SEED)
-  picks = draw.integers(len(row_R), size=(BOOTSTRAP_SAMPLES, len(row_R)))
-  low, high = np.percentile(row_R[picks].mean(axis=1), (2.5, 97.5))
-  return float(low), float(high)
 
 
 def _chance(metric, by_template) -> float | None:

@@ -6,6 +6,7 @@ word, and what two answers may differ in, is each benchmark's own.
 """
 
 import collections
+import functools
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -13,12 +14,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flan_jax.errors import UserError
-from flan_jax.eval.metric import Metric, check, check_texts
+from flan_jax.eval.metric import (
+  Metric,
+  check,
+  check_texts,
+  means,
+  ratio,
+  sums,
+)
 
-EXACT, F1 = "exact_match", "f1"
+EXACT, F1, HEQ = "exact_match", "f1", "heq"
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# What QuAC's tasks say for its mark CANNOTANSWER.
+UNANSWERABLE = "unanswerable"
 # TriviaQA's: typographic quotes count as punctuation, all of which parts words.
 _BLANKS = {ord(c): " " for c in string.punctuation + "‘’´`"}
 _TURN = re.compile(r"^\s*(\d+)[.)]\s*(.*)$")
@@ -96,6 +106,61 @@ def record(
   return _means("record", _squad_words, predictions, references)
 
 
+def quac(
+  predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+  """QuAC's F1 and the share of questions answered as well as people do (HEQ).
+
+  With several references each is left out in turn, the best of the others
+  counts, and the mean is taken: so people, who are scored by the others'
+  answers, and models have the same number of references. References that say
+  "unanswerable" count alone where they are more than half, and else not.
+
+  The prediction has F1 2/3 against the first reference, 1 against the second;
+  people have 4/5 against each other:
+
+  >>> quac(["in May"], [["May", "in May 1966", "in May"]])
+  {'f1': 93.33333333333333, 'heq': 100.0}
+
+  Unlike QuAC's script, questions on which people disagree (F1 under 0.4) are
+  kept, so that n is the same for every split.
+
+  Source: Choi et al., 2018 (QuAC, arXiv 1808.07036), section 5.
+
+  Raises:
+    UserError: no rows, other counts, or a row without a reference.
+  """
+  rows = _quac_rows(predictions, references)
+  return {name: float(rows_R.mean()) for name, rows_R in rows.items()}
+
+
+def _quac_rows(predictions, references) -> dict[str, np.ndarray]:
+  check_texts("quac", predictions, references)
+  f1, heq = [], []
+  for prediction, texts in zip(predictions, references, strict=True):
+    none = [t for t in texts if t == UNANSWERABLE]
+    if 2 * len(none) > len(texts):
+      kept = none
+    else:
+      kept = [t for t in texts if t != UNANSWERABLE] or none
+    wanted = [_squad_words(t) for t in kept]
+    given = _squad_words(prediction)
+    others = [wanted[:i] + wanted[i + 1 :] for i in range(len(wanted))]
+    # One reference alone is not left out, and people have no score by it.
+    machine = human = 1.0
+    if len(wanted) == 1:
+      machine = _f1(given, wanted[0])
+    else:
+      machine = np.mean([max(_f1(given, w) for w in o) for o in others])
+      human = np.mean([
+        max(_f1(one, w) for w in o)
+        for one, o in zip(wanted, others, strict=True)
+      ])
+    f1.append(100.0 * machine)
+    heq.append(100.0 * (machine >= human))
+  return {F1: np.array(f1), HEQ: np.array(heq)}
+
+
 def squad_turns(
   predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
@@ -113,22 +178,33 @@ def squad_turns(
   Raises:
     UserError: no rows, other counts, or a reference without a numbered line.
   """
+  exact, f1, turns = _turn_parts(predictions, references).sum(axis=0)
+  return {EXACT: float(exact / turns), F1: float(f1 / turns)}
+
+
+def _turn_parts(predictions, references) -> np.ndarray:
+  """Sums of both values over a conversation's turns, and their number."""
   check_texts("squad_turns", predictions, references)
-  answers, accepted = [], []
+  parts = []
   for row, (prediction, texts) in enumerate(
     zip(predictions, references, strict=True)
   ):
     given = _turns(prediction)
     wanted = [_turns(text) for text in texts]
-    for number in wanted[0]:
-      answers.append(given.get(number, ""))
-      accepted.append([w[number] for w in wanted if number in w])
     if not wanted[0]:
       raise UserError(
         f"squad_turns: row {row} has the reference {texts[0]!r}; a line for"
         " each turn is needed, such as '1. yes'."
       )
-  return squad(answers, accepted)
+    values = _rows(
+      "squad_turns",
+      _squad_words,
+      _f1,
+      [given.get(number, "") for number in wanted[0]],
+      [[w[number] for w in wanted if number in w] for number in wanted[0]],
+    )
+    parts.append([values[EXACT].sum(), values[F1].sum(), len(wanted[0])])
+  return np.array(parts)
 
 
 def multirc(
@@ -154,15 +230,43 @@ def multirc(
 
   check(predictions, references)
   labels = [label for _, label in references]
+  right = _questions_right(predictions, references)
+  value = sklearn_metrics.f1_score(labels, predictions, zero_division=0)
+  return {
+    "f1a": 100.0 * float(value),
+    EXACT: 100.0 * sum(right.values()) / len(right),
+  }
+
+
+def _questions_right(predictions, references) -> dict[str, bool]:
   right: dict[str, bool] = {}
   for prediction, (question, label) in zip(
     predictions, references, strict=True
   ):
     right[question] = right.get(question, True) and prediction == label
-  value = sklearn_metrics.f1_score(labels, predictions, zero_division=0)
+  return right
+
+
+def _multirc_parts(predictions, references) -> np.ndarray:
+  """Found, given and wanted right answers; and at each question's first row
+  whether it is all right, and 1."""
+  check(predictions, references)
+  right = _questions_right(predictions, references)
+  parts = []
+  for prediction, (question, label) in zip(
+    predictions, references, strict=True
+  ):
+    yes, wanted = prediction == 1, label == 1
+    first = question in right
+    parts.append([yes and wanted, yes, wanted, right.pop(question, 0), first])
+  return np.array(parts, np.float64)
+
+
+def _multirc_values(sums_XK) -> dict[str, np.ndarray]:
+  found, given, wanted, right, questions = np.moveaxis(sums_XK, -1, 0)
   return {
-    "f1a": 100.0 * float(value),
-    EXACT: 100.0 * sum(right.values()) / len(right),
+    "f1a": 100.0 * ratio(2 * found, given + wanted),
+    EXACT: 100.0 * ratio(right, questions),
   }
 
 
@@ -229,40 +333,44 @@ def _drop_f1(prediction: list[str], reference: list[str]) -> float:
 
 
 def _rows(
-  name: str, words: _Words, value: Callable, predictions, references
-) -> np.ndarray:
+  name: str, words: _Words, f1: Callable, predictions, references
+) -> dict[str, np.ndarray]:
   check_texts(name, predictions, references)
-  return np.array([
-    100.0 * max(value(words(p), words(text)) for text in texts)
-    for p, texts in zip(predictions, references, strict=True)
-  ])
+  exact_R, f1_R = [], []
+  for prediction, texts in zip(predictions, references, strict=True):
+    given, wanted = words(prediction), [words(text) for text in texts]
+    exact_R.append(100.0 * max(_exact(given, w) for w in wanted))
+    f1_R.append(100.0 * max(f1(given, w) for w in wanted))
+  return {EXACT: np.array(exact_R), F1: np.array(f1_R)}
 
 
 def _means(name, words, predictions, references, f1=_f1) -> dict[str, float]:
-  return {
-    EXACT: float(_rows(name, words, _exact, predictions, references).mean()),
-    F1: float(_rows(name, words, f1, predictions, references).mean()),
-  }
+  rows = _rows(name, words, f1, predictions, references)
+  return {value: float(rows_R.mean()) for value, rows_R in rows.items()}
+
+
+def _of_rows(function, words: _Words, primary: str, f1=_f1) -> Metric:
+  name = function.__name__
+  rows = functools.partial(_rows, name, words, f1)
+  return Metric(name, function, "texts", primary, means(rows))
+
+
+def _turn_values(sums_XK) -> dict[str, np.ndarray]:
+  exact, f1, turns = np.moveaxis(sums_XK, -1, 0)
+  return {EXACT: exact / turns, F1: f1 / turns}
 
 
 METRICS = (
   # The published tables give F1 of SQuAD and DROP, exact match of the others.
+  _of_rows(squad, _squad_words, F1),
+  _of_rows(drop, _drop_words, F1, _drop_f1),
+  _of_rows(trivia_qa, _trivia_words, EXACT),
+  _of_rows(record, _squad_words, EXACT),
+  Metric("quac", quac, "texts", F1, means(_quac_rows)),
   Metric(
-    "squad", squad, "texts", F1,
-    lambda p, r: _rows("squad", _squad_words, _f1, p, r),
+    "squad_turns", squad_turns, "texts", F1, sums(_turn_parts, _turn_values)
   ),
   Metric(
-    "drop", drop, "texts", F1,
-    lambda p, r: _rows("drop", _drop_words, _drop_f1, p, r),
+    "multirc", multirc, "groups", "f1a", sums(_multirc_parts, _multirc_values)
   ),
-  Metric(
-    "trivia_qa", trivia_qa, "texts", EXACT,
-    lambda p, r: _rows("trivia_qa", _trivia_words, _exact, p, r),
-  ),
-  Metric(
-    "record", record, "texts", EXACT,
-    lambda p, r: _rows("record", _squad_words, _exact, p, r),
-  ),
-  Metric("squad_turns", squad_turns, "texts", F1),
-  Metric("multirc", multirc, "groups", "f1a"),
 )

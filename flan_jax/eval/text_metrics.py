@@ -4,13 +4,26 @@ Values are per cent, as in `eval/metrics.py`, which lists them by name. The
 arithmetic is sacrebleu's, editdistance's and scikit-learn's.
 """
 
+import dataclasses
 import functools
+import importlib.metadata
 import itertools
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flan_jax.eval.metric import Metric, check, check_texts
+from flan_jax.eval.metric import (
+  Metric,
+  check,
+  check_texts,
+  counts,
+  means,
+  ratio,
+  sums,
+)
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def bleu(
@@ -50,10 +63,36 @@ def bleu_signature() -> str:
 
 
 @functools.cache
-def _sacrebleu():
+def _sacrebleu(**options):
   from sacrebleu.metrics import BLEU
 
-  return BLEU()
+  return BLEU(**options)
+
+
+def _bleu_parts(predictions, references) -> np.ndarray:
+  """What each row adds: matches and n-grams of four orders, two lengths."""
+  check_texts("bleu", predictions, references)
+  # sacrebleu advises against single rows without it; counts are the same.
+  scorer = _sacrebleu(effective_order=True)
+  scored = [
+    scorer.sentence_score(p, list(texts))
+    for p, texts in zip(predictions, references, strict=True)
+  ]
+  return np.array([
+    [*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scored
+  ])
+
+
+def _bleu_values(sums_XK) -> dict[str, np.ndarray]:
+  def one(sums_K):
+    ints = [round(v) for v in sums_K]
+    return _sacrebleu().compute_bleu(
+      ints[:4], ints[4:8], *ints[8:], smooth_method="exp"
+    ).score
+
+  flat_NK = sums_XK.reshape(-1, sums_XK.shape[-1])
+  values_N = np.array([one(sums_K) for sums_K in flat_NK])
+  return {"bleu": values_N.reshape(sums_XK.shape[:-1])}
 
 
 def edit_distance(
@@ -108,15 +147,95 @@ def exact_match(
   Raises:
     UserError: no rows, other counts, or a row without a reference.
   """
-  return {"exact_match": float(_exact(predictions, references).mean())}
+  rows_R = _exact_rows(predictions, references)["exact_match"]
+  return {"exact_match": float(rows_R.mean())}
 
 
-def _exact(predictions, references) -> np.ndarray:
+def _exact_rows(predictions, references) -> dict[str, np.ndarray]:
   check_texts("exact_match", predictions, references)
-  return np.array([
+  rows_R = np.array([
     100.0 * (p.strip() in {text.strip() for text in texts})
     for p, texts in zip(predictions, references, strict=True)
   ])
+  return {"exact_match": rows_R}
+
+
+def super_ni(
+  predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+  """Super-NaturalInstructions' ROUGE-L and exact match, in per cent.
+
+  Words are lower-cased and cut to their stems (Porter); exact match is
+  without case, punctuation and repeated blanks. The best reference counts.
+
+  >>> super_ni(["Running fast!"], [["runs slowly", "run fast"]])
+  {'rougeL': 100.0, 'exact_match': 0.0}
+
+  Texts in other scripts than Latin have no words in it; the cross-lingual
+  track takes another tokenizer, see `super_ni_tokens`.
+
+  Source: Wang et al., 2022 (Super-NaturalInstructions, arXiv 2204.07705),
+  section 5.2.
+
+  Raises:
+    UserError: no rows, other counts, or a row without a reference.
+  """
+  rows = _super_ni_rows(_stemmed(), predictions, references)
+  return {name: float(rows_R.mean()) for name, rows_R in rows.items()}
+
+
+def super_ni_tokens(tokens: Callable[[str], list[str]]) -> Metric:
+  """`super_ni` over the tokens of a tokenizer, as its cross-lingual track has.
+
+  >>> metric = super_ni_tokens(list)
+  >>> round(metric.function(["今天"], [["今夜"]])["rougeL"], 1)
+  50.0
+
+  Args:
+    tokens: a text's tokens; published numbers are with GPT-2's, without the
+      mark of a space.
+  """
+  from rouge_score import rouge_scorer
+
+  scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Tokens(tokens))
+  rows = functools.partial(_super_ni_rows, scorer)
+
+  def function(predictions, references):
+    named = rows(predictions, references)
+    return {name: float(rows_R.mean()) for name, rows_R in named.items()}
+
+  return Metric("super_ni", function, "texts", "rougeL", means(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tokens:
+  """rouge-score's form of a tokenizer."""
+
+  tokens: Callable[[str], list[str]]
+
+  def tokenize(self, text: str) -> list[str]:
+    return self.tokens(text)
+
+
+@functools.cache
+def _stemmed():
+  from rouge_score import rouge_scorer
+
+  return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def _super_ni_rows(scorer, predictions, references) -> dict[str, np.ndarray]:
+  check_texts("super_ni", predictions, references)
+  rouge_R, exact_R = [], []
+  for p, texts in zip(predictions, references, strict=True):
+    scored = scorer.score_multi(list(texts), p)
+    rouge_R.append(100.0 * scored["rougeL"].fmeasure)
+    exact_R.append(100.0 * (_bare(p) in {_bare(text) for text in texts}))
+  return {"rougeL": np.array(rouge_R), "exact_match": np.array(exact_R)}
+
+
+def _bare(text: str) -> str:
+  return " ".join(text.lower().translate(_PUNCTUATION).split())
 
 
 def matthews(
@@ -144,11 +263,47 @@ def matthews(
   return {"matthews": 100.0 * float(value)}
 
 
+def _matthews_parts(predictions, labels) -> np.ndarray:
+  return counts(predictions, labels, sorted({*predictions, *labels}))
+
+
+def _matthews_values(sums_XK) -> dict[str, np.ndarray]:
+  size = round(sums_XK.shape[-1] ** 0.5)
+  table_XLP = sums_XK.reshape(*sums_XK.shape[:-1], size, size)
+  wanted_XL, given_XP = table_XLP.sum(axis=-1), table_XLP.sum(axis=-2)
+  total_X = wanted_XL.sum(axis=-1)
+  right_X = np.trace(table_XLP, axis1=-2, axis2=-1)
+  over_X = right_X * total_X - (wanted_XL * given_XP).sum(axis=-1)
+  under_X = (total_X**2 - (wanted_XL**2).sum(axis=-1)) * (
+    total_X**2 - (given_XP**2).sum(axis=-1)
+  )
+  return {"matthews": 100.0 * ratio(over_X, np.sqrt(under_X))}
+
+
 METRICS = (
-  Metric("bleu", bleu, "texts", "bleu"),
   Metric(
-    "edit_distance", edit_distance, "texts", "edit_similarity", _similarity
+    "super_ni", super_ni, "texts", "rougeL",
+    means(lambda p, r: _super_ni_rows(_stemmed(), p, r)),
+    lambda: (
+      f"rouge-score {importlib.metadata.version('rouge-score')}, F-measure,"
+      " Porter stems, best reference"
+    ),
   ),
-  Metric("exact_match", exact_match, "texts", "exact_match", _exact),
-  Metric("matthews", matthews, "labels", "matthews"),
+  Metric(
+    "bleu", bleu, "texts", "bleu", sums(_bleu_parts, _bleu_values),
+    lambda: f"sacrebleu {bleu_signature()}",
+  ),
+  Metric(
+    "edit_distance", edit_distance, "texts", "edit_similarity",
+    means(
+      lambda p, r: {"edit_similarity": _similarity(p, r)} | _exact_rows(p, r)
+    ),
+  ),
+  Metric(
+    "exact_match", exact_match, "texts", "exact_match", means(_exact_rows)
+  ),
+  Metric(
+    "matthews", matthews, "labels", "matthews",
+    sums(_matthews_parts, _matthews_values),
+  ),
 )

@@ -58,7 +58,7 @@ TASK = Task(
     ("Background: {background}\nSource: {context}\nAsked: {question}\nQuoted from the source, or unanswerable: ___", "{target}"),
     ("Look through the section \"{section}\" for a reply to the question, and take it over word for word. Should there be none, the reply is unanswerable.\n\nQuestion: {question}\n\n{context}", "{target}"),
   ),
-  metrics=("trivia_qa",),
+  metrics=("quac",),
   notes=(
     "All answers of the annotators are accepted; the published metric compares characters and is always wrong.",
     'The mark CANNOTANSWER is cut from the text, and the target is "unanswerable" in its place.',

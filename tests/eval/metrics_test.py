@@ -19,9 +19,11 @@ def test_perfect_predictions_are_100(name):
     "numbers": ([0.0, 1.0, 5.0, 2.0], [0.0, 1.0, 5.0, 2.0]),
     "groups": ([0, 1, 1], [("a", 0), ("a", 1), ("b", 1)]),
     "texts": (["a big cat . it sat", "b c"], [["a big cat . it sat"], ["x", "b c"]]),
-    "turns": (["1. a cat\n2. no"], [["1. a cat\n2. no"]]),
+    "squad_turns": (["1. a cat\n2. no"], [["1. a cat\n2. no"]]),
+    # Each annotator's answer is left out in turn.
+    "quac": (["a cat", "x"], [["the cat", "a cat"], ["x"]]),
   }
-  takes = "turns" if name == "squad_turns" else metric.takes
+  takes = name if name in answers else metric.takes
   values = metric.function(*answers[takes])
   assert metric.primary in values
   for value in values.values():
@@ -112,3 +114,56 @@ def test_rouge_wants_a_sequence_of_references():
 def test_unknown_name_gets_the_nearest():
   with pytest.raises(UserError, match="'acuracy' is unknown; the nearest is 'accuracy'"):
     metrics.get("acuracy")
+
+
+def some_rows(name, rng, rows=12):
+  """Predictions and references, some of them right, of the kind it takes."""
+  takes = metrics.get(name).takes
+  labels = rng.integers(3, size=rows).tolist()
+  guesses = rng.integers(3, size=rows).tolist()
+  if takes in ("labels", "numbers"):
+    return guesses, labels
+  if takes == "groups":
+    groups = [str(i // 3) for i in range(rows)]
+    yes = [int(label > 0) for label in labels]
+    return [int(g > 0) for g in guesses], list(zip(groups, yes, strict=True))
+  words = ["1.", "a", "red", "cat", ".", "ran", "up", "the", "2.", "old", "hill", "."]
+
+  def text():
+    picked = " ".join(rng.choice(words, size=rng.integers(1, 9)))
+    return f"1. {picked}\n2. hill" if name == "squad_turns" else picked
+
+  references = [[text() for _ in range(rng.integers(1, 4))] for _ in labels]
+  said = [
+    refs[0] if rng.random() < 0.4 else text() for refs in references
+  ]
+  return said, references
+
+
+@pytest.mark.parametrize("name", sorted(metrics.METRICS))
+def test_weighted_values_are_those_of_rows_repeated(name):
+  """Weight 2 is a row given twice, 0 one left out; all 1 is the metric."""
+  metric = metrics.get(name)
+  rng = np.random.default_rng(len(name))
+  for _ in range(5):
+    predictions, references = some_rows(name, rng)
+    unit_R = metric.units(references)
+    times_U = rng.integers(3, size=unit_R.max() + 1)
+    times_U[0] = 1
+    times_R = times_U[unit_R]
+    values = metric.weighted(predictions, references)(
+      np.stack([np.ones(len(unit_R)), times_R])
+    )
+    again_p, again_r = [], []
+    for copy in range(2):
+      for p, r, n in zip(predictions, references, times_R, strict=True):
+        if n > copy:
+          again_p.append(p)
+          # A question drawn twice is two questions.
+          again_r.append((f"{copy}{r[0]}", r[1]) if metric.takes == "groups" else r)
+    whole = metric.function(predictions, references)
+    drawn = metric.function(again_p, again_r)
+    assert list(values) == list(whole)
+    for value, (one, some) in values.items():
+      assert one == pytest.approx(whole[value])
+      assert some == pytest.approx(drawn[value])

@@ -14,7 +14,7 @@ from flan_jax.eval.protocol import Answer
 def task(metrics=("accuracy",), kind="classification", **fields):
   return types.SimpleNamespace(
     name="toy", paper_name="Toy", family=None, kind=kind, metrics=metrics,
-    references=None,
+    references=None, inversions=(),
     templates=tuple(
       spec.Template(f"{i}. {{text}}", "{answer}" if i < 8 else "{text}")
       for i in range(10)
@@ -153,3 +153,68 @@ def test_cluster_mean_as_the_paper_prints_it():
     anli = sum(v[column] for v in list(rows.values())[:3]) / 3
     family = (anli + rows["cb"][column] + rows["rte"][column]) / 3
     assert cluster.family_mean == pytest.approx(family)
+
+
+def test_every_number_has_its_n_and_interval():
+  rng = np.random.default_rng(2)
+  labels = rng.integers(2, size=50).tolist()
+  rows = answers(
+    {t: rng.integers(2, size=50).tolist() for t in range(3)}, labels
+  )
+  both = task(("f1_binary", "matthews"))
+  result = protocol.summarise(both, rows, rows)
+  for one in result.metrics.values():
+    assert one.n == 50
+    assert one.interval[0] < one.spread.mean < one.interval[1]
+    assert one.median_interval[0] < one.spread.median < one.median_interval[1]
+    low, high = one.best_dev_interval
+    assert low < one.best_dev_score < high
+  cluster = protocol.clusters([result])[""]
+  assert cluster.interval == result.main.interval
+
+
+def test_a_cluster_s_interval_is_narrower_than_its_tasks():
+  rng = np.random.default_rng(4)
+  results = [
+    protocol.summarise(
+      types.SimpleNamespace(**{**vars(task()), "name": f"t{i}"}),
+      answers({0: rng.integers(2, size=100).tolist()}, [1] * 100),
+    )
+    for i in range(4)
+  ]
+  low, high = protocol.clusters(results)[""].interval
+  # Four times the rows: half the width.
+  widths = [r.main.interval[1] - r.main.interval[0] for r in results]
+  assert high - low == pytest.approx(np.mean(widths) / 2, rel=0.15)
+
+
+def test_groups_are_drawn_whole():
+  """Two questions of many answers each: the interval is of two, not of 40."""
+  rows = [
+    Answer(i, 0, 1, int(i < 20), ("no", "yes"), "", (), group=f"q{i // 20}")
+    for i in range(40)
+  ]
+  result = protocol.summarise(task(("multirc",)), rows)
+  exact = result.metrics["exact_match"]
+  assert (exact.n, exact.interval) == (2, (0.0, 100.0))
+
+
+def test_conversations_are_drawn_whole():
+  references = tuple("\n".join(f"{n}. yes" for n in range(1, 21)).split("|"))
+  said = references[0], "\n".join(f"{n}. no" for n in range(1, 21))
+  rows = [Answer(i, 0, -1, -1, (), text, references) for i, text in enumerate(said)]
+  result = protocol.summarise(task(("squad_turns",), "generation"), rows)
+  assert result.main.scores == {0: 50.0}
+  assert (result.main.n, result.main.interval) == (2, (0.0, 100.0))
+
+
+def test_bleu_comes_with_its_signature():
+  rows = [Answer(0, 0, -1, -1, (), "a cat", ("a cat",))]
+  main = protocol.summarise(task(("bleu",), "generation"), rows).main
+  assert main.signature.startswith("sacrebleu nrefs:")
+  assert "tok:13a" in main.signature
+
+
+def test_no_answers_are_refused():
+  with pytest.raises(UserError, match="'toy' has no answers on its test split"):
+    protocol.summarise(task(), [])

@@ -82,12 +82,19 @@ def test_squad_is_the_official_arithmetic():
   assert got["f1"] == pytest.approx(sum(f for _, f in expected) / 4)
 
 
-def test_intervals_are_over_the_rows_of_the_primary_value():
-  predictions, references = ["a fox", "two"], [["fox", "dog"], ["two cats"]]
-  for name in ("squad", "drop", "trivia_qa", "record"):
-    metric = metrics.get(name)
-    value = metric.function(predictions, references)[metric.primary]
-    assert metric.rows(predictions, references).mean() == value
+def test_quac_leaves_each_annotator_out():
+  # Against (b, c), (a, c), (a, b) for "red fox": 0, 1, 1.
+  values = qa_metrics.quac(["red fox"], [["red fox", "dog", "cat"]])
+  assert values["f1"] == pytest.approx(200 / 3)
+  # People: "red fox", "dog" and "cat" have nothing in common.
+  assert values["heq"] == 100.0
+  # Two of three say that there is no answer: they alone count.
+  texts = ["unanswerable", "dog", "unanswerable"]
+  assert qa_metrics.quac(["dog"], [texts]) == {"f1": 0.0, "heq": 0.0}
+  assert qa_metrics.quac(["unanswerable"], [texts])["f1"] == 100.0
+  # One of two is not more than half.
+  assert qa_metrics.quac(["dog"], [texts[:2]]) == {"f1": 100.0, "heq": 100.0}
+  assert qa_metrics.quac(["a dog"], [["dog"]])["f1"] == 100.0
 
 
 def test_multirc_by_hand():

@@ -1,0 +1,107 @@
+"""Bootstrap intervals of any metric, over rows or groups of rows.
+
+A sample draws as many units as there are, with replacement; a unit is a row
+with all its templates, or a group of rows (`Metric.units`). So ten templates
+of one row are no more evidence than one, and answers to one question are drawn
+together.
+
+Source: Efron and Tibshirani, 1993, chapter 13 (percentile intervals); Koehn,
+2004, for metrics that are no means over rows.
+
+Dimension key: R rows, T templates, U units, X samples.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from flan_jax.eval import answers as answers_lib
+from flan_jax.eval.metric import Metric, Weighted
+
+SAMPLES = 1000
+_SEED = 0
+# Numbers of one block of weights: 2 M, 16 MiB.
+_BLOCK = 2**21
+
+
+def generator(name: str) -> np.random.Generator:
+  """Draws that are the same for everyone, and others for another `name`."""
+  return np.random.default_rng([_SEED, zlib.crc32(name.encode())])
+
+
+def weights(
+  unit_R: np.ndarray, draw: np.random.Generator, samples: int = SAMPLES
+) -> Iterator[Float[np.ndarray, "X R"]]:
+  """How often each row is in each sample, some samples at a time.
+
+  >>> (block,) = weights(np.array([0, 0, 1]), generator("demo"), samples=4)
+  >>> bool((block[:, 0] == block[:, 1]).all())
+  True
+
+  Args:
+    unit_R: the number of each row's unit, from 0.
+    draw: of `generator`.
+    samples: how many.
+  """
+  units = int(unit_R.max()) + 1
+  block = max(1, _BLOCK // max(units, len(unit_R)))
+  for start in range(0, samples, block):
+    size = min(block, samples - start)
+    picked_XU = draw.integers(units, size=(size, units))
+    offset_XU = picked_XU + units * np.arange(size)[:, None]
+    times_XU = np.bincount(offset_XU.ravel(), minlength=size * units)
+    yield times_XU.reshape(size, units)[:, unit_R].astype(np.float64)
+
+
+def weighted_templates(
+  metric: Metric, by_template: Mapping[int, Sequence[answers_lib.Answer]]
+) -> tuple[dict[int, Weighted], np.ndarray]:
+  """For each template the function of weights, and each row's unit."""
+  out, unit_R = {}, np.zeros(0, int)
+  for template, rows in by_template.items():
+    predictions, references = answers_lib.pairs(metric, rows)
+    out[template] = metric.weighted(predictions, references)
+    unit_R = metric.units(references)
+  return out, unit_R
+
+
+def draws(
+  metric: Metric,
+  by_template: Mapping[int, Sequence[answers_lib.Answer]],
+  name: str,
+  samples: int = SAMPLES,
+) -> tuple[dict[str, np.ndarray], int]:
+  """Every value of every template in every sample, and the number of units.
+
+  Args:
+    metric: what is measured.
+    by_template: of `answers.by_template`.
+    name: of the task; other tasks have other draws.
+    samples: how many.
+
+  Returns:
+    value -> [X, T], templates in the order given; units.
+  """
+  functions, unit_R = weighted_templates(metric, by_template)
+  blocks: dict[str, list[np.ndarray]] = {}
+  for weights_XR in weights(unit_R, generator(name), samples):
+    columns = [function(weights_XR) for function in functions.values()]
+    for value in columns[0]:
+      stacked_XT = np.stack([c[value] for c in columns], axis=-1)
+      blocks.setdefault(value, []).append(stacked_XT)
+  return (
+    {value: np.concatenate(parts) for value, parts in blocks.items()},
+    int(unit_R.max()) + 1,
+  )
+
+
+def interval(draws_X: np.ndarray) -> tuple[float, float]:
+  """The 95 % percentile interval of a bootstrap distribution.
+
+  >>> interval(np.arange(101.0))
+  (2.5, 97.5)
+  """
+  low, high = np.percentile(draws_X, (2.5, 97.5))
+  return float(low), float(high)
