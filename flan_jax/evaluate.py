@@ -354,7 +354,7 @@ def _answer(result) -> protocol.Answer:
     return protocol.Answer(
       index=e.index,
       template=e.template,
-      label=e.label,
+      label=result.label,
       prediction=result.prediction,
       choices=tuple(e.choices_text),
       text=e.choices_text[result.prediction],

@@ -14,7 +14,8 @@ def write(path: str | os.PathLike, by_split: Mapping) -> None:
   """One JSON object per (row, template): prompt, scores and answer.
 
   Keys: task, split, template, index, inputs_text; ranked examples have
-  choices, scores, prediction, label (indices); generated ones prediction (a
+  choices, score (by which one is chosen), scores, by_score (all of
+  `rank.SCORES`), prediction and label (indices); generated ones prediction (a
   text), references and complete.
 
   Args:
@@ -55,7 +56,9 @@ def _row(result) -> dict[str, Any]:
   if isinstance(result, rank.Scored):
     return out | {
       "choices": list(e.choices_text),
+      "score": result.score,
       "scores": list(result.scores),
+      "by_score": {k: list(v) for k, v in result.by_score.items()},
       "prediction": result.prediction,
       "label": int(e.label),
     }

@@ -1,4 +1,6 @@
 import dataclasses
+import doctest
+import functools
 
 import numpy as np
 import pytest
@@ -42,13 +44,39 @@ def test_scores_are_sums_of_token_log_probabilities_with_eos():
   assert (scored.prediction, scored.correct, scored.ties) == (1, True, 1)
 
 
+def test_all_scores_come_from_one_pass():
+  """Each choice: minus its tokens and EOS, plus (input and EOS) / 1000."""
+  model = CountingModel()
+  examples = [
+    example([99], [(5, 5, 5), (6,)], label=0),
+    example([199], [(6,), (3,)], label=0),
+  ]
+  planned = rank.plan(
+    examples, batch_size=4, lengths=LENGTHS,
+    unconditional=np.array([300, 1], np.int32),
+  )
+  (batch,) = planned.batches
+  assert (batch.inputs_BS[:, 0] > 0).sum() == 4
+  first, second = rank.rank(model, 1.0, planned, score="calibrated")
+  assert len(model.encoded_shapes) == 1
+  np.testing.assert_allclose(first.by_score["sum"], [-15.9, -6.9], 1e-6)
+  np.testing.assert_allclose(first.by_score["mean"], [-15.9 / 4, -3.45], 1e-6)
+  np.testing.assert_allclose(first.by_score["calibrated"], [-0.201] * 2, 1e-4)
+  np.testing.assert_allclose(second.scores, [-0.101] * 2, 1e-4)
+  assert first.by("sum").prediction == 1
+  assert first.by("mean").prediction == 1
+  assert first.scores == first.by_score["calibrated"]
+
+
 def test_mean_does_not_favour_the_short_choice():
-  examples = [example([2], [(5, 5, 5), (6,)], label=0)]
+  examples = [example([2], [(5, 5, 5), (7,)], label=0)]
   kwargs = {"batch_size": 1, "lengths": LENGTHS}
-  by_sum = rank.rank(CountingModel(), 0.0, examples, **kwargs)[0]
-  by_mean = rank.rank(CountingModel(), 0.0, examples, score="mean", **kwargs)[0]
-  assert by_sum.scores == (-16.0, -7.0)
-  assert by_mean.scores == (-4.0, -3.5)
+  (scored,) = rank.rank(CountingModel(), 0.0, examples, **kwargs)
+  assert scored.by("sum").scores == (-16.0, -8.0)
+  assert scored.by("mean").scores == (-4.0, -4.0)
+  assert (scored.correct, scored.by("mean").correct) == (False, True)
+  assert scored.by("mean").ties == 2
+  assert set(scored.by_score) == {"sum", "mean"}
 
 
 def test_equals_every_pair_alone(tiny):
@@ -57,16 +85,27 @@ def test_equals_every_pair_alone(tiny):
   # Id 0 is a token of a decoder's vocabulary; T5 pads with it.
   lowest = 0 if model.kind == "decoder_only" else 2
   examples = random_examples(8, lowest=lowest)
-  scored = rank.rank(model, params, examples, batch_size=4, lengths=LENGTHS)
+  unconditional = np.array([9, 1], np.int32)
+  planned = rank.plan(
+    examples, batch_size=4, lengths=LENGTHS, unconditional=unconditional
+  )
+  scored = rank.rank(model, params, planned)
   next_log_probs = kinds.plain(model, params, room=160)
+
+  def alone(inputs, choice):
+    return sum(
+      next_log_probs(inputs, choice[:t])[token]
+      for t, token in enumerate(choice)
+    )
+
   seen = set()
   for s in scored:
-    for choice, score in zip(s.example.choices, s.scores, strict=True):
-      alone = sum(
-        next_log_probs(s.example.inputs, choice[:t])[token]
-        for t, token in enumerate(choice)
-      )
-      np.testing.assert_allclose(score, alone, rtol=1e-5)
+    for c, choice in enumerate(s.example.choices):
+      full, free = alone(s.example.inputs, choice), alone([9, 1], choice)
+      close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+      close(s.by_score["sum"][c], full)
+      close(s.by_score["mean"][c], full / len(choice))
+      close(s.by_score["calibrated"][c], full - free, atol=1e-5 * abs(free))
       seen |= set(choice.tolist())
   assert min(seen) == min(lowest, 1)
 
@@ -84,11 +123,22 @@ def test_order_and_batch_size_change_nothing(tiny):
 
 
 def test_ties_go_to_the_lowest_index_and_are_counted():
-  tied = example([2], [(5,), (4,), (4,)], label=2)
+  tied = example([2], [(5,), (3, 1), (4,)], label=2)
   (scored,) = rank.rank(
     CountingModel(), 0.0, [tied], batch_size=1, lengths=LENGTHS
   )
   assert (scored.prediction, scored.ties, scored.correct) == (1, 2, False)
+
+
+def test_choices_of_the_same_tokens_are_one_answer():
+  """The first stands for all, as prediction and as label; they do not tie."""
+  same = example([2], [(5,), (4,), (4,), (4,)], label=3)
+  (scored,) = rank.rank(
+    CountingModel(), 0.0, [same], batch_size=1, lengths=LENGTHS
+  )
+  assert (scored.prediction, scored.label, scored.ties) == (1, 1, 1)
+  assert scored.correct
+  assert len(scored.scores) == 4
 
 
 def test_a_score_that_is_not_a_number_names_its_example():
@@ -130,7 +180,8 @@ def test_an_input_is_encoded_once_whatever_shares_it():
   (batch,) = plan.batches
   assert batch.inputs_BS[:, :3].tolist() == [[5, 6, 1], [5, 1, -1]]
   assert batch.choices_BCT[0, :, 0].tolist() == [7, 8, 9]
-  assert [p[2] for p in plan.places] == [(0, 1), (0, 2), (0, 1), (0, 1)]
+  columns = [tuple(place[2] for place in p) for p in plan.places]
+  assert columns == [(0, 1), (0, 2), (0, 1), (0, 1)]
 
 
 def test_many_long_choices_go_in_smaller_batches():
@@ -153,7 +204,7 @@ def test_choices_longer_than_targets_are_scored_whole():
 @pytest.mark.parametrize(
   ("wrong", "message"),
   [
-    (example([2]), "no choices to rank; evaluate it by generation"),
+    (example([2]), "no choices to rank; answer it by generation: .*ANSWER_BY"),
     (example([2], [(3,), (4,)], label=2), "label 2 is none of its 2 choices"),
     (example([2] * 600, [(3,), (4,)]), "input of 601 tokens.*limit of 512"),
     (EMPTY, "its input has no token"),
@@ -165,8 +216,15 @@ def test_what_cannot_be_ranked_is_named(wrong, message):
 
 
 def test_unknown_score():
-  with pytest.raises(UserError, match="'pmi' is unknown; use sum or mean"):
-    rank.rank(CountingModel(), 0.0, [], batch_size=1, lengths=LENGTHS, score="pmi")
+  options = {"batch_size": 1, "lengths": LENGTHS}
+  with pytest.raises(UserError, match="'means' is unknown; .*'mean'"):
+    rank.rank(CountingModel(), 0.0, [], score="means", **options)
+  with pytest.raises(UserError, match="'calibrated' needs the unconditional"):
+    rank.rank(CountingModel(), 0.0, [], score="calibrated", **options)
+
+
+def test_docstrings():
+  assert doctest.testmod(rank).failed == 0
 
 
 def test_progress_ends_at_the_total_and_nothing_is_fine():
