@@ -6,15 +6,18 @@ are made and skipped, which costs input time only.
 """
 
 import concurrent.futures
+import dataclasses
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from flan_jax.data import mixtures
+from flan_jax.data import waiting as waiting_lib
 
 T = TypeVar("T")
 Batches = Iterator[dict[str, np.ndarray]]
@@ -29,6 +32,7 @@ def training_batches(
   seed: int,
   pack: bool = True,
   start_step: int = 0,
+  waiting: waiting_lib.Waiting | None = None,
 ) -> Batches:
   """Endless packed batches from step `start_step` on.
 
@@ -40,7 +44,11 @@ def training_batches(
     seed: decides the shuffle, the mixing and the templates drawn.
     pack: several examples a row.
     start_step: batches to skip.
+    waiting: is told which task is asked for an example.
   """
+  if waiting is not None:
+    mixture = waiting.watched(resolved.mixture, "train")
+    resolved = dataclasses.replace(resolved, mixture=mixture)
   examples = mixtures.examples(resolved, lengths, seed=seed, passthrough=())
   batches = convert(
     examples, lengths=lengths, batch_size=batch_size, pack=pack
@@ -86,7 +94,22 @@ class ReadAhead(Iterator[T]):
   [1, 2, 3]
   """
 
-  def __init__(self, source: Iterator[T], depth: int = 4):
+  def __init__(
+    self,
+    source: Iterator[T],
+    depth: int = 4,
+    stall_seconds: float | None = None,
+    on_stall: Callable[[float], None] = lambda seconds: None,
+  ):
+    """Args:
+    source: of the items.
+    depth: items that wait at most.
+    stall_seconds: of waiting for an item after which `on_stall` is called,
+      and again each time as long passes; None: never.
+    on_stall: gets the seconds that the item has been waited for.
+    """
+    self._stall_seconds = stall_seconds
+    self._on_stall = on_stall
     self._queue: queue.Queue = queue.Queue(depth)
     self._stop = threading.Event()
     self._thread = threading.Thread(
@@ -113,11 +136,19 @@ class ReadAhead(Iterator[T]):
     return False
 
   def __next__(self) -> T:
-    item, error = self._queue.get()
+    item, error = self._next()
     if error is not None:
       self._queue.put((None, error))
       raise error
     return item
+
+  def _next(self):
+    began = time.monotonic()
+    while True:
+      try:
+        return self._queue.get(timeout=self._stall_seconds)
+      except queue.Empty:
+        self._on_stall(time.monotonic() - began)
 
   def close(self):
     """Stops the thread; items drawn ahead are dropped."""
