@@ -66,6 +66,7 @@ class Checkpoints:
     best_metric: str | None = None,
     keep_best: int | None = None,
     best_mode: str = "max",
+    keep_period: int | None = None,
     max_failed_saves: int = 3,
   ):
     """Opens, or creates, the directory and tries to write in it.
@@ -77,6 +78,7 @@ class Checkpoints:
       keep_best: how many of the best by `best_metric` to keep besides; 1 if
         None.
       best_mode: "max" or "min": which value is better.
+      keep_period: checkpoints of every so many steps stay for good.
       max_failed_saves: saves in a row that may fail; one more ends the run.
 
     Raises:
@@ -95,11 +97,14 @@ class Checkpoints:
         f"keep_best={keep_best} with best_metric={best_metric!r}: keep at least"
         " 1, by a metric, or leave both out."
       )
+    if keep_period is not None and keep_period < 1:
+      raise UserError(f"keep_period={keep_period}: give 1 step or more.")
     if best_mode not in ("max", "min"):
       raise UserError(f"best_mode={best_mode!r}: it is 'max' or 'min'.")
     self.directory = _writable(directory)
     self._keep = keep
     self._keep_best = keep_best
+    self._keep_period = keep_period
     self._best_metric = best_metric
     self._best_sign = 1.0 if best_mode == "max" else -1.0
     self._max_failed_saves = max_failed_saves
@@ -251,6 +256,27 @@ class Checkpoints:
     self._trusted.add(step)
     return Restored(state, manifest["extra"], step)
 
+  def go_back(self, before: int, template: Any) -> Restored | None:
+    """The newest whole checkpoint of a step less than `before`.
+
+    Later ones are deleted, since their steps are run again. None, with nothing
+    deleted, where no whole one is from before it.
+
+    Args:
+      before: a step.
+      template: as for `restore_latest`.
+    """
+    self._collect()
+    found = restore.checkpoints_in(self.directory)
+    earlier = [path for step, path in found.items() if step < before]
+    if not any(integrity.is_whole(path) for path in earlier):
+      return None
+    for step in sorted(found, reverse=True):
+      if step >= before:
+        integrity.remove(found[step])
+        self._trusted.discard(step)
+    return self.restore_latest(template)
+
   def _commit(self, path, content):
     """In the worker: when Orbax is done, make it count, then tidy up."""
     self._writer.wait_until_finished()
@@ -272,6 +298,7 @@ class Checkpoints:
       metrics,
       keep=self._keep,
       keep_best=self._keep_best,
+      keep_period=self._keep_period,
       score=lambda m: self._best_sign * m.get(self._best_metric, math.nan),
     )
     for step in metrics.keys() - kept:
@@ -319,26 +346,34 @@ class Checkpoints:
     )
 
 
-def retained(metrics, *, keep, keep_best, score) -> set[int]:
-  """Which steps stay: the newest `keep` and the best `keep_best`.
+def retained(
+  metrics, *, keep, keep_best, score, keep_period=None
+) -> set[int]:
+  """Which steps stay: the newest, the best, and every `keep_period`-th step.
 
   >>> metrics = {10: {"a": 3.0}, 20: {"a": 9.0}, 30: {}, 40: {"a": 1.0}}
   >>> sorted(retained(metrics, keep=2, keep_best=1,
   ...                 score=lambda m: m.get("a", math.nan)))
   [20, 30, 40]
+  >>> sorted(retained(metrics, keep=1, keep_best=0, keep_period=20, score=None))
+  [20, 40]
 
   Args:
     metrics: step -> metrics.
     keep: number of newest.
     keep_best: number of best besides; of equal ones the newer is better.
     score: of a checkpoint's metrics; NaN is never among the best.
+    keep_period: in steps; None: no others stay.
   """
   newest = sorted(metrics)[-keep:]
-  ranked = sorted(
-    (score(m), step) for step, m in metrics.items() if score(m) == score(m)
-  )
-  best = [step for _, step in ranked[-keep_best:]] if keep_best else []
-  return {*newest, *best}
+  best = []
+  if keep_best:
+    ranked = sorted(
+      (score(m), step) for step, m in metrics.items() if score(m) == score(m)
+    )
+    best = [step for _, step in ranked[-keep_best:]]
+  every = [s for s in metrics if keep_period and s % keep_period == 0]
+  return {*newest, *best, *every}
 
 
 def _writable(directory):

@@ -134,6 +134,15 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
   return manifest
 
 
+def is_whole(directory: pathlib.Path) -> bool:
+  """Whether `check` has nothing to say."""
+  try:
+    check(directory)
+  except Torn:
+    return False
+  return True
+
+
 def set_aside(torn: Torn) -> None:
   """Rename `checkpoint_N` to `checkpoint_N.torn` and say so, once.
 

@@ -19,13 +19,22 @@ from flan_jax import config as config_lib
 from flan_jax.errors import UserError
 
 # May differ between two starts of one run: where it is, how long it goes on,
-# how often it reports.
+# how often it reports, what it lives through.
 RESUMABLE = (
   "MODEL_DIR",
   "OUTPUT_DIR",
   "TRAIN_STEPS",
   "LOG_PERIOD",
   "CHECKPOINTS_TO_KEEP",
+  "CHECKPOINT_KEEP_PERIOD",
+  "GRACE_SECONDS",
+  "MAX_FAILED_SAVES",
+  "MAX_NONFINITE_STEPS",
+  "MAX_ROLLBACKS",
+  "INPUT_STALL_SECONDS",
+  "RESUME_CHANGED",
+  "PROFILE_STEPS",
+  "COMPILATION_CACHE",
 )
 _PACKAGES = (
   "flan_jax",
@@ -52,6 +61,8 @@ class Record:
   overrides: tuple[str, ...]
   versions: Mapping[str, str]
   data: Mapping[str, Any]
+  # What later starts were allowed to change, each as its differences.
+  changes: tuple[tuple[str, ...], ...] = ()
 
   def option(self, name: str, default: Any = None) -> Any:
     """A literal value of the configuration, such as of PROMPT_PREFIX."""
@@ -123,6 +134,7 @@ def beside(checkpoint: str | os.PathLike) -> Record | None:
           **value,
           "command": tuple(value["command"]),
           "overrides": tuple(value["overrides"]),
+          "changes": tuple(map(tuple, value.get("changes", ()))),
         }
       )
     except (OSError, ValueError, TypeError, KeyError) as e:
@@ -145,17 +157,23 @@ def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
 
 
 def claim(
-  directory: pathlib.Path, record: Record, option: str = "MODEL_DIR"
-) -> bool:
+  directory: pathlib.Path,
+  record: Record,
+  option: str = "MODEL_DIR",
+  resume_changed: bool = False,
+) -> tuple[str, ...] | None:
   """Writes `run.json` into `directory`, or checks the one that is there.
 
   Args:
     directory: made if it is not there.
     record: of the run.
     option: what messages call the option that names the directory.
+    resume_changed: go on with the run although it differs, and write the
+      differences down.
 
   Returns:
-    Whether the directory already held this run.
+    None where the directory was free; else the differences from the run it
+    holds, of which there are none but with `resume_changed`.
 
   Raises:
     UserError: the directory cannot be written, or holds another run.
@@ -165,11 +183,15 @@ def claim(
     directory.mkdir(parents=True, exist_ok=True)
     if path.exists():
       old = json.loads(path.read_text())
-      _compare(directory, old, record, option)
-      return True
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(dataclasses.asdict(record), indent=2))
-    os.replace(draft, path)
+      changed = _changed(old, record)
+      if changed and not resume_changed:
+        raise UserError(_another_run(directory, changed, option))
+      if changed:
+        earlier = tuple(map(tuple, old.get("changes", ())))
+        record = dataclasses.replace(record, changes=(*earlier, changed))
+        _write(path, record)
+      return changed
+    _write(path, record)
   except json.JSONDecodeError as e:
     raise UserError(
       f"{path} is damaged ({e}); give another {option} or remove it."
@@ -179,32 +201,66 @@ def claim(
       f"{option} {str(directory)!r} cannot be written: {e.strerror}. Give a"
       f" folder you may write to: --gin.{option}=..."
     ) from None
-  return False
+  return None
 
 
-def _compare(directory, old: Mapping, record: Record, option: str):
-  changed = list(
-    config_lib.differences(old["config"], record.config, RESUMABLE)
-  )
-  changed += _data_changes(old["data"], record.data)
-  if changed:
-    shown = "\n  ".join(changed[:12])
-    more = f"\n  and {len(changed) - 12} more" if len(changed) > 12 else ""
-    raise UserError(
-      f"{option} {str(directory)!r} holds another run; it differs in\n"
-      f"  {shown}{more}\nGive another --gin.{option}, or leave {option} out"
-      " and a folder of its own is made."
+def _write(path: pathlib.Path, record: Record):
+  draft = path.with_suffix(".tmp")
+  draft.write_text(json.dumps(dataclasses.asdict(record), indent=2))
+  os.replace(draft, path)
+
+
+def _changed(old: Mapping, record: Record) -> tuple[str, ...]:
+  # A macro that an earlier version did not have came with its binding.
+  ignored = ["train.train.survival"] + [
+    name
+    for name, _, value in (
+      line.partition(" = ") for line in record.config.splitlines()
     )
+    if value.startswith("%") and value[1:] in RESUMABLE
+  ]
+  return (
+    *config_lib.differences(
+      old["config"], record.config, (*RESUMABLE, *ignored)
+    ),
+    *_data_changes(old["data"], record.data),
+  )
+
+
+def _another_run(directory, changed: Sequence[str], option: str) -> str:
+  shown = "\n  ".join(changed[:12])
+  more = f"\n  and {len(changed) - 12} more" if len(changed) > 12 else ""
+  anyway = (
+    " To go on with it all the same, its earlier steps staying what they are:"
+    " --gin.RESUME_CHANGED=True."
+    if option == "MODEL_DIR"
+    else ""
+  )
+  return (
+    f"{option} {str(directory)!r} holds another run; it differs in\n"
+    f"  {shown}{more}\nGive another --gin.{option}, or leave {option} out"
+    f" and a folder of its own is made.{anyway}"
+  )
 
 
 def _data_changes(old: Mapping, new: Mapping) -> Sequence[str]:
-  old = json.loads(json.dumps(old))
-  new = json.loads(json.dumps(new))
+  old = _flat(json.loads(json.dumps(old)))
+  new = _flat(json.loads(json.dumps(new)))
   return [
-    f"data {key}: {old.get(key)} -> {new.get(key)}"
+    f"data {key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}"
     for key in sorted(old.keys() | new.keys())
     if old.get(key) != new.get(key)
   ]
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+  """Values by their path, `train.tasks.flan_sst2.rate`."""
+  if not isinstance(tree, Mapping) or not tree:
+    return {name: tree}
+  out = {}
+  for key, value in tree.items():
+    out |= _flat(value, f"{name}.{key}" if name else key)
+  return out
 
 
 def _versions() -> dict[str, str]:
