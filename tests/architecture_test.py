@@ -13,10 +13,13 @@ SOURCES = sorted((ROOT / "flan_jax").rglob("*.py"))
 ROOMS = {
   "models": set(),
   "page": set(),
+  "endpoint": set(),
   "data": {"tasks", "page"},
   "training": {"models", "data"},
-  "eval": {"models", "data", "page"},
+  "eval": {"models", "data", "page", "convert", "endpoint"},
   "convert": {"models", "data", "training"},
+  # Nothing but jobs at the top imports it.
+  "curation": {"models", "data", "training", "convert", "eval", "endpoint"},
 }
 TENSORFLOW = ("tensorflow", "seqio", "tensorflow_datasets", "tensorflow_text")
 

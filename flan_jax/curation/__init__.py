@@ -1,0 +1,1 @@
+"""Making and choosing instruction data."""
