@@ -38,6 +38,7 @@ from flan_jax.training import (
   allocator,
   checkpoint,
   checks,
+  compiled,
   progress,
   sharding,
   writers,
@@ -45,8 +46,6 @@ from flan_jax.training import (
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import record as record_lib
-from flan_jax.training import state as state_lib
-from flan_jax.training import step as step_lib
 from flan_jax.training import validation as validation_lib
 
 # A training step whose loss is not finite is skipped; this many in a row mean
@@ -71,6 +70,7 @@ def train(
   wrapper: template.Wrapper = template.PLAIN,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
+  layout: sharding.Layout | None = None,
   model_dir: str | None = None,
   initial_checkpoint_path: str | None = None,
   microbatches: int = 1,
@@ -103,6 +103,8 @@ def train(
     wrapper: what surrounds every prompt, in training and evaluation.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
+    layout: the mesh of devices and what logical axes mean on it, from
+      gin/hardware; None: all devices along `data`, the model whole on each.
     model_dir: the run's folder; None makes one under `runs/`.
     initial_checkpoint_path: parameters to start from, a checkpoint of any
       format in `convert/source.py`; None: random.
@@ -137,8 +139,12 @@ def train(
     **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
   checks.lengths(task_feature_lengths)
-  mesh = sharding.make_mesh()
-  sharding.check_batch_size(batch_size, mesh, microbatches)
+  partition = sharding.Partition.of(
+    layout or sharding.Layout(),
+    config=model.config,
+    batch_size=batch_size,
+    accumulate=microbatches,
+  )
   checks.vocabulary(vocabulary, model)
   vocabulary_lib.check_padding(vocabulary, model.kind)
   convert = features.batches_for(
@@ -186,12 +192,14 @@ def train(
     best_metric="validation/loss",
     best_mode="min",
   )
-  restored = checkpoints.restore_latest(_abstract_state(model, optimizer, mesh))
+  restored = checkpoints.restore_latest(
+    partition.abstract_state(model, optimizer)
+  )
   if restored is not None:
     state, details = restored.state, restored.extra.get("details")
   else:
     state, details = _initial_state(
-      model, optimizer, random_seed, initial_checkpoint_path, mesh
+      model, optimizer, random_seed, initial_checkpoint_path, partition
     )
   start = int(state.step)
   if start > train_steps:
@@ -233,16 +241,14 @@ def train(
   loss_config = loss_lib.LossConfig(
     z_loss, label_smoothing, loss_normalizing_factor
   )
-  train_step = jax.jit(
-    functools.partial(
-      step_lib.train_step,
-      model=model,
-      optimiser=optimizer,
-      loss_config=loss_config,
-      accumulate=microbatches,
-      dropout_seed=random_seed,
-    ),
-    donate_argnums=0,
+  train_step = compiled.train_step(
+    partition,
+    state,
+    model=model,
+    optimiser=optimizer,
+    loss_config=loss_config,
+    accumulate=microbatches,
+    dropout_seed=random_seed,
   )
   validation = validation_lib.Validation(
     training,
@@ -251,7 +257,7 @@ def train(
     convert=convert,
     lengths=lengths,
     batch_size=batch_size,
-    mesh=mesh,
+    partition=partition,
     batches=VALIDATION_BATCHES,
     accumulate=microbatches,
   )
@@ -298,7 +304,7 @@ def train(
   clock = time.monotonic()
   with display.steps(train_steps, start) as bar:
     for step in range(start + 1, train_steps + 1):
-      batch = sharding.put_batch(next(batches), mesh)
+      batch = partition.put(next(batches))
       state, metrics = train_step(state, batch)
       pending.append((step, metrics))
       if step == start + 1:
@@ -369,32 +375,14 @@ def _write(path: pathlib.Path, value: Any):
   os.replace(draft, path)
 
 
-def _abstract_state(model, optimizer, mesh):
-  """Shapes of the state and where it lies, with nothing computed."""
-
-  def create(rng):
-    return state_lib.create(model.init(rng), optimizer)
-
-  here = sharding.replicated(mesh)
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-    jax.eval_shape(create, jax.random.key(0)),
-  )
-
-
-def _initial_state(model, optimizer, seed, initial_checkpoint_path, mesh):
+def _initial_state(model, optimizer, seed, initial_checkpoint_path, partition):
   """The state, and what a checkpoint says beside the model (`NativeSource`)."""
-  everywhere = sharding.replicated(mesh)
-  init = jax.jit(model.init, out_shardings=everywhere)
-  details = None
   if initial_checkpoint_path is None:
-    params = init(jax.random.key(seed))
-  else:
-    source = load.opened(initial_checkpoint_path)
-    details = getattr(source, "details", None)
-    params = load.load_params(source, model, everywhere)
-  state = state_lib.create(params, optimizer)
-  return jax.device_put(state, everywhere), details
+    return partition.fresh_state(model, optimizer, seed), None
+  source = load.opened(initial_checkpoint_path)
+  where = partition.params(jax.eval_shape(model.init, jax.random.key(seed)))
+  params = load.load_params(source, model, where)
+  return partition.state_of(params, optimizer), getattr(source, "details", None)
 
 
 def _held_out(model, params, held_out_set, folder, step) -> Evaluation:

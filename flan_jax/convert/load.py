@@ -55,16 +55,49 @@ def load_params(
     places = trees.flatten(shardings)
   params = {}
   for name, want in wanted.items():
-    array = np.empty(want.shape, want.dtype)
-    if trees.is_stacked(name):
-      for layer in range(want.shape[0]):
-        array[layer] = source.read(trees.unstacked(name, layer))
-    else:
-      array[...] = source.read(name)
-    # Not the numpy buffer itself: a training step donates its parameters.
-    params[name] = jax.device_put(array, places[name], may_alias=False)
+    params[name] = _placed(source, name, want, places[name])
     params[name].block_until_ready()
   return trees.unflatten(params)
+
+
+def _placed(source, name, want, sharding) -> jax.Array:
+  """One parameter, of which a process holds its own shards and no more.
+
+  A tensor is read layer by layer, and what the shards have of it is copied.
+  """
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  where = sharding.addressable_devices_indices_map(want.shape)
+  # Replicas are one buffer on the host.
+  shards = {}
+  for index in where.values():
+    key = _key(index, want.shape)
+    shards[key] = np.empty([b - a for a, b in key], want.dtype)
+  stacked = trees.is_stacked(name)
+  for layer in range(want.shape[0]) if stacked else (None,):
+    wanted = [k for k in shards if layer is None or k[0][0] <= layer < k[0][1]]
+    if not wanted:
+      continue
+    full = source.read(name if layer is None else trees.unstacked(name, layer))
+    for key in wanted:
+      if layer is None:
+        shards[key][...] = full[tuple(slice(*k) for k in key)]
+      else:
+        part = full[tuple(slice(*k) for k in key[1:])]
+        shards[key][layer - key[0][0]] = part
+  # Not the numpy buffers themselves: a training step donates its parameters.
+  arrays = [
+    jax.device_put(shards[_key(index, want.shape)], device, may_alias=False)
+    for device, index in where.items()
+  ]
+  return jax.make_array_from_single_device_arrays(want.shape, sharding, arrays)
+
+
+def _key(index, shape) -> tuple[tuple[int, int], ...]:
+  """(begin, end) of each dimension of a shard."""
+  return tuple(
+    part.indices(size)[:2] for part, size in zip(index, shape, strict=True)
+  )
 
 
 def check_config(said: Any, config: Any, where: str) -> None:

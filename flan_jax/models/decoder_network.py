@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from flan_jax.models import attention, layers, rope, stack
+from flan_jax.models import attention, layers, placement, rope, stack
 from flan_jax.models.decoder_config import DecoderConfig
 
 
@@ -116,7 +116,12 @@ class SelfAttention(nn.Module):
     )
     out_BTW = out_BTHK.reshape(*out_BTHK.shape[:2], -1)
     out = layers.Dense(
-      c.emb_dim, c.dtype, layers.fan_in("normal"), c.out_bias, name="out"
+      c.emb_dim,
+      c.dtype,
+      layers.fan_in("normal"),
+      c.out_bias,
+      ("joined_kv", "embed"),
+      name="out",
     )
     return out(out_BTW), cache
 
@@ -133,6 +138,7 @@ class SelfAttention(nn.Module):
       c.dtype,
       lambda *args: init(*args) * scale,
       c.qkv_bias,
+      ("embed", "joined_kv"),
       name=name,
     )
     y_BTW = dense(x_BTD)
@@ -142,6 +148,7 @@ class SelfAttention(nn.Module):
     if normed == "width":
       y_BTW = _norm(c, f"{name}_norm")(y_BTW)
     y_BTHK = y_BTW.reshape(*y_BTW.shape[:-1], count, c.head_dim)
+    y_BTHK = placement.constrain(y_BTHK, "batch", None, "heads", None)
     if normed == "head":
       y_BTHK = _norm(c, f"{name}_norm")(y_BTHK)
     return y_BTHK
@@ -206,6 +213,7 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(self, x_BTD, own, kinds, bias_HTS, index):
     c = self.config
+    x_BTD = placement.constrain(x_BTD, "batch", "length", None)
     cache, sliding = own
     if self.kind == "either":
       kind = jax.tree.map(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from flan_jax.models import attention
+from flan_jax.models import attention, placement
 
 Dtype = jnp.dtype | str
 
@@ -134,18 +134,23 @@ project.defvjp(_project_fwd, _project_bwd)
 
 
 class Dense(nn.Module):
-  """x @ kernel; + bias where a model has one (T5 has none)."""
+  """x @ kernel; + bias where a model has one (T5 has none).
+
+  `axes` are the kernel's logical axes, see `placement.gather`.
+  """
 
   features: int
   dtype: Dtype = jnp.float32
   kernel_init: nn.initializers.Initializer = fan_in("truncated_normal")
   use_bias: bool = False
+  axes: tuple[str, ...] = ()
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b f"]:
     shape = (x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
-    y = project(x.astype(self.dtype), kernel.astype(self.dtype))
+    kernel = placement.gather(kernel.astype(self.dtype), self.axes)
+    y = project(x.astype(self.dtype), kernel)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       y += bias.astype(self.dtype)
@@ -177,6 +182,7 @@ class Embedding(nn.Module):
     shape = (self.vocab_size, self.features)
     init = nn.initializers.normal(self.stddev)
     embedding = self.param("embedding", init, shape)
+    embedding = placement.gather(embedding, ("vocab", "embed"))
     # An id outside the table gives NaN rather than another token's vector.
     return jnp.take(embedding, tokens, axis=0, mode="fill").astype(self.dtype)
 
@@ -197,14 +203,16 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     dense = functools.partial(Dense, dtype=self.dtype, use_bias=self.use_bias)
+    wide = ("embed", "mlp")
     hidden = []
     for i, name in enumerate(self.activations):
       kernel = "wi" if len(self.activations) == 1 else f"wi_{i}"
-      h_BTF = dense(self.features, name=kernel)(x_BTD)
+      h_BTF = dense(self.features, axes=wide, name=kernel)(x_BTD)
+      h_BTF = placement.constrain(h_BTF, "batch", None, "mlp")
       hidden.append(ACTIVATIONS[name](h_BTF))
     h_BTF = functools.reduce(operator.mul, hidden)
     h_BTF = Dropout(self.dropout_rate)(h_BTF)
-    return dense(x_BTD.shape[-1], name="wo")(h_BTF)
+    return dense(x_BTD.shape[-1], axes=wide[::-1], name="wo")(h_BTF)
 
 
 def relative_bucket(
@@ -279,11 +287,12 @@ class RelativePositionBias(nn.Module):
     # A product with a one-hot: its gradient is a product too, where a gather's
     # would be a scatter of T * S terms into 32 cells.
     one_hot_NTS = jnp.arange(self.num_buckets)[:, None, None] == bucket_TS
-    return jnp.einsum(
+    bias_HTS = jnp.einsum(
       "hn,nts->hts",
       table_HN.astype(self.dtype),
       one_hot_NTS.astype(self.dtype),
     )
+    return placement.constrain(bias_HTS, "heads", None, None)
 
 
 class Attention(nn.Module):
@@ -299,8 +308,8 @@ class Attention(nn.Module):
   dtype: Dtype = jnp.float32
 
   def setup(self):
-    def dense(features, init):
-      return Dense(features, self.dtype, init)
+    def dense(features, init, axes=("embed", "joined_kv")):
+      return Dense(features, self.dtype, init, axes=axes)
 
     width = self.num_heads * self.head_dim
     init = fan_in("normal")
@@ -308,10 +317,11 @@ class Attention(nn.Module):
     self.query = dense(width, lambda *args: init(*args) * scale)
     self.key = dense(width, init)
     self.value = dense(width, init)
-    self.out = dense(self.features, init)
+    self.out = dense(self.features, init, ("joined_kv", "embed"))
 
   def _split(self, x):
-    return x.reshape(*x.shape[:-1], self.num_heads, self.head_dim)
+    x = x.reshape(*x.shape[:-1], self.num_heads, self.head_dim)
+    return placement.constrain(x, "batch", None, "heads", None)
 
   def keys_values(
     self, x_BSD: Float[Array, "B S D"]

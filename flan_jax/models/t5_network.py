@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from flan_jax.errors import UserError, check_known
-from flan_jax.models import layers, stack
+from flan_jax.models import layers, placement, stack
 
 Batch = Mapping[str, Array]
 
@@ -137,6 +137,7 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(self, x_BSD, _, mask_BSS, bias_HSS):
+    x_BSD = placement.constrain(x_BSD, "batch", "length", None)
     drop = layers.Dropout(self.config.dropout_rate)
     norm = functools.partial(layers.RMSNorm, self.config.dtype)
     attend = _attention(self.config, "attention")
@@ -162,6 +163,7 @@ class DecoderLayer(nn.Module):
   def __call__(
     self, x_BTD, cache, encoded_BSD, self_mask, cross_mask, bias_HTS, index
   ):
+    x_BTD = placement.constrain(x_BTD, "batch", "length", None)
     drop = layers.Dropout(self.config.dropout_rate)
     norm = functools.partial(layers.RMSNorm, self.config.dtype)
     self_attend = _attention(self.config, "self_attention")

@@ -1,58 +1,347 @@
-"""Where arrays live: one mesh over the devices, batches split over `data`.
+"""Where arrays live: one mesh, and rules from logical axes to its axes.
 
-Parameters and optimiser state are on every device; each device reads its own
-rows of the batch. The gradient's sum over rows is then a sum over devices,
-which XLA inserts (GSPMD), so the step's code does not know the mesh.
+    layout = Layout({"data": 1, "fsdp": 16, "tensor": 16})
+    partition = Partition.of(layout, devices, config=model.config,
+                             batch_size=256)
+    state = partition.fresh_state(model, optimiser, seed=0)
+    step = partition.jit(train_step, out=partition.state(state))
+    state, metrics = step(state, partition.put(batch))
+
+`data` splits rows of the batch, `fsdp` splits them too and with them every
+parameter, gradient and slot of the optimiser, `tensor` splits heads, mlp and
+vocabulary. What an axis of a parameter is called stands in `axes.py`, what the
+names mean on a mesh in gin/hardware/*.gin. The step itself does not know the
+mesh: XLA's partitioner (GSPMD, Xu et al. 2021, arXiv:2105.04663) inserts what
+must be sent.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
+from flan_jax.models import placement
+from flan_jax.training import axes as axes_lib
+from flan_jax.training import mesh as mesh_lib
+from flan_jax.training import slots
+from flan_jax.training import state as state_lib
+
+MESH_AXES = mesh_lib.AXES
+
+# As gin/hardware/rules.gin has them: what Python calls get.
+RULES: Mapping[str, str | tuple[str, ...] | None] = {
+  "batch": ("data", "fsdp"),
+  "length": "tensor",
+  "embed": "fsdp",
+  "vocab": "tensor",
+  "mlp": "tensor",
+  "joined_kv": "tensor",
+  "heads": "tensor",
+  "norm": None,
+  "relpos_buckets": None,
+  "layers": None,
+}
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A one-axis mesh, `data`, over `devices` (default: all)."""
-  devices = jax.devices() if devices is None else devices
-  return Mesh(np.asarray(devices), ("data",))
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What gin/hardware/*.gin says: a mesh, rules, and what machine it is for.
 
+  >>> Layout({"data": 1, "fsdp": 8}).mesh
+  {'data': 1, 'fsdp': 8, 'tensor': 1}
 
-def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1):
-  """Raises UserError unless every device gets whole rows of a micro-batch.
+  Attributes:
+    mesh: devices along `data`, `fsdp` and `tensor`; one left out is 1, and one
+      that is -1 takes the devices that the others leave.
+    rules: logical axis -> mesh axis, several of them, or None for "whole".
+    topology: a TPU slice such as "v5e:16x16", for `--plan`; None: whatever
+      machine this is.
 
-  >>> check_batch_size(16, make_mesh())
+  Raises:
+    UserError: an axis that is not known, a size below 1 other than one -1, or
+      a rule that uses a mesh axis twice.
   """
-  n = mesh.devices.size
-  part = n * accumulate
-  if batch_size < n:
-    raise UserError(
-      f"BATCH_SIZE {batch_size} is smaller than the {n} devices; every device"
-      f" needs a row: give at least {part}."
+
+  mesh: Mapping[str, int] = dataclasses.field(
+    default_factory=lambda: {"data": -1}
+  )
+  rules: Mapping[str, Any] = dataclasses.field(
+    default_factory=lambda: dict(RULES)
+  )
+  topology: str | None = None
+
+  def __post_init__(self):
+    mesh_lib.check_sizes(self.mesh)
+    sizes = {name: self.mesh.get(name, 1) for name in MESH_AXES}
+    object.__setattr__(self, "mesh", sizes)
+    for name, rule in self.rules.items():
+      check_known("AXIS_RULES: the logical axis", name, axes_lib.KNOWN)
+      for axis in _mesh_axes(rule):
+        check_known(f"AXIS_RULES[{name!r}]", axis, MESH_AXES)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Partition:
+  """A mesh of devices and what the logical axes mean on it.
+
+  Attributes:
+    mesh: with the axes data, fsdp and tensor.
+    rules: logical axis -> mesh axes.
+  """
+
+  mesh: Mesh
+  rules: Mapping[str, Any]
+
+  @classmethod
+  def of(
+    cls,
+    layout: Layout,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    config: Any = None,
+    batch_size: int | None = None,
+    accumulate: int = 1,
+  ) -> "Partition":
+    """The layout on these devices, after checking that everything divides.
+
+    >>> Partition.of(Layout(), jax.devices()[:1], batch_size=16).mesh.size
+    1
+
+    Args:
+      layout: from gin.
+      devices: default: all.
+      config: of a model, whose heads are then checked.
+      batch_size: rows of a batch over all micro-batches.
+      accumulate: micro-batches.
+
+    Raises:
+      UserError: the mesh does not divide the devices, the heads or the batch;
+        the numbers are named and the nearest that do.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = mesh_lib.sizes(layout.mesh, len(devices), layout.topology)
+    out = cls(mesh_lib.make(sizes, devices), dict(layout.rules))
+    if config is not None:
+      mesh_lib.check_heads(config, out._size(out.rules.get("joined_kv")))
+    if batch_size is not None:
+      out.check_batch_size(batch_size, accumulate)
+    return out
+
+  def check_batch_size(self, batch_size: int, accumulate: int = 1):
+    """Raises UserError unless each device gets whole rows of a micro-batch."""
+    rule = self.rules.get("batch")
+    mesh_lib.check_batch_size(
+      batch_size, self._size(rule), accumulate, _mesh_axes(rule)
     )
-  if batch_size % part:
-    low = max(batch_size // part, 1) * part
-    raise UserError(
-      f"BATCH_SIZE {batch_size} does not divide over {n} devices x"
-      f" {accumulate} micro-batches; the nearest that do are {low} and"
-      f" {low + part}."
+
+  def sharding(self, *names: str | None) -> NamedSharding:
+    """Of an array whose axes have these logical names; rest whole."""
+    return NamedSharding(self.mesh, self._spec(names))
+
+  @property
+  def everywhere(self) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(self.mesh, PartitionSpec())
+
+  def params(self, tree: Any) -> Any:
+    """The sharding of every parameter, in a tree like theirs.
+
+    Raises:
+      UserError: a parameter without logical axes, or with a dimension that the
+        mesh does not divide.
+    """
+    return jax.tree_util.tree_map_with_path(self._parameter, tree)
+
+  def state(self, state: state_lib.TrainState) -> state_lib.TrainState:
+    """The sharding of every array of a training state or of its shapes.
+
+    A slot of the optimiser lies like its parameter; Adafactor's row and column
+    means like the axes they keep.
+    """
+    names = {} if self._whole else axes_lib.of_tree(state.params)
+    shapes = {
+      axes_lib.path_name(path): tuple(x.shape)
+      for path, x in jax.tree_util.tree_flatten_with_path(state.params)[0]
+    }
+
+    def of_slot(path, x):
+      if self._whole or not x.shape:
+        return self.everywhere
+      kept = slots.kept_axes(axes_lib.path_name(path), x.shape, shapes)
+      if kept is None:
+        return self.everywhere
+      name, dimensions = kept
+      return self.sharding(*(names[name][i] for i in dimensions))
+
+    return state_lib.TrainState(
+      step=self.everywhere,
+      params=self.params(state.params),
+      opt_state=jax.tree_util.tree_map_with_path(of_slot, state.opt_state),
+      skipped=self.everywhere,
     )
 
+  def abstract_state(self, model: Any, optimiser: Any) -> state_lib.TrainState:
+    """Shapes of the state and where each array lies; nothing is computed."""
+    shapes = jax.eval_shape(_create(model, optimiser), jax.random.key(0))
+    return _with_shardings(shapes, self.state(shapes))
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of parameters: a copy on every device."""
-  return NamedSharding(mesh, PartitionSpec())
+  def fresh_state(
+    self, model: Any, optimiser: Any, seed: int
+  ) -> state_lib.TrainState:
+    """Random parameters and an empty optimiser, each device making its part."""
+    shardings = _shardings(self.abstract_state(model, optimiser))
+    create = jax.jit(_create(model, optimiser), out_shardings=shardings)
+    return create(jax.random.key(seed))
+
+  def state_of(self, params: Any, optimiser: Any) -> state_lib.TrainState:
+    """An empty optimiser around parameters, which are donated."""
+
+    def create(params):
+      return state_lib.create(params, optimiser)
+
+    shardings = self.state(jax.eval_shape(create, params))
+    made = jax.jit(create, out_shardings=shardings, donate_argnums=0)
+    return made(params)
+
+  def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """The batch on the devices, rows split as `batch` says.
+
+    Every process gives the whole batch and sends its own devices' rows.
+    """
+    sharding = self.sharding("batch")
+
+    def place(x):
+      if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+      return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+    return {name: place(x) for name, x in batch.items()}
+
+  def abstract_batch(
+    self, batch: Mapping[str, np.ndarray]
+  ) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch as `put` lays it out."""
+    where = self.sharding("batch")
+    return {
+      name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+      for name, x in batch.items()
+    }
+
+  def jit(
+    self, function: Callable, out: Any = None, donate: int | None = None
+  ) -> Callable:
+    """`jax.jit`, with the model's arrays laid out as the rules say.
+
+    Args:
+      function: of arrays alone.
+      out: shardings of its result, a prefix of its tree; None: whole.
+      donate: the argument that may be overwritten.
+    """
+
+    @functools.wraps(function)
+    def placed(*args):
+      with placement.placed_by(None if self.mesh.size == 1 else _Placed(self)):
+        return function(*args)
+
+    return jax.jit(
+      placed,
+      out_shardings=self.everywhere if out is None else out,
+      donate_argnums=() if donate is None else donate,
+    )
+
+  @property
+  def _whole(self) -> bool:
+    """Whether every device holds every parameter."""
+    return self.mesh.size == self.mesh.shape["data"]
+
+  def _size(self, rule) -> int:
+    return math.prod(self.mesh.shape[axis] for axis in _mesh_axes(rule))
+
+  def _spec(self, names, without: str | None = None) -> PartitionSpec:
+    spec, used = [], set()
+    for name in names:
+      axes = _mesh_axes(self.rules.get(name)) if name else ()
+      # Of two axes of an array that want one mesh axis the first has it.
+      axes = tuple(a for a in axes if a != without and a not in used)
+      used.update(axes)
+      spec.append(axes[0] if len(axes) == 1 else axes or None)
+    return PartitionSpec(*spec)
+
+  def _parameter(self, path, x) -> NamedSharding:
+    if self._whole:
+      return self.everywhere
+    name = axes_lib.path_name(path)
+    names = axes_lib.of_parameter(name, len(x.shape))
+    spec = self._spec(names)
+    for size, logical, rule in zip(x.shape, names, spec, strict=True):
+      n = self._size(rule)
+      if size % n:
+        raise UserError(mesh_lib.not_divided(name, size, logical, rule, n))
+    return NamedSharding(self.mesh, spec)
 
 
-def rows(mesh: Mesh) -> NamedSharding:
-  """The sharding of a batch: its first axis over `data`."""
-  return NamedSharding(mesh, PartitionSpec("data"))
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Placed:
+  """A partition as models see it: `placement.Placement`."""
+
+  partition: Partition
+
+  @property
+  def parts(self) -> int:
+    spec = self.partition._spec(("batch", "vocab"))
+    return math.prod(self.partition._size(rule) for rule in spec)
+
+  def activation(self, x, axes):
+    # A length that does not divide stays whole: lengths are the data's.
+    spec = self.partition._spec(axes)
+    fits = [
+      rule if size % self.partition._size(rule) == 0 else None
+      for size, rule in zip(x.shape, spec, strict=True)
+    ]
+    return self._constrain(x, PartitionSpec(*fits))
+
+  def stored(self, x, axes):
+    return self._constrain(x, self.partition._spec(axes))
+
+  def used(self, x, axes):
+    return self._constrain(x, self.partition._spec(axes, without="fsdp"))
+
+  def gradients(self, tree):
+    return jax.tree.map(
+      jax.lax.with_sharding_constraint, tree, self.partition.params(tree)
+    )
+
+  def _constrain(self, x, spec):
+    where = NamedSharding(self.partition.mesh, spec)
+    return jax.lax.with_sharding_constraint(x, where)
 
 
-def put_batch(
-  batch: Mapping[str, np.ndarray], mesh: Mesh
-) -> dict[str, jax.Array]:
-  """The batch on the devices, rows split over `data`."""
-  return jax.device_put(dict(batch), rows(mesh))
+def _create(model, optimiser):
+  def create(rng):
+    return state_lib.create(model.init(rng), optimiser)
+
+  return create
+
+
+def _mesh_axes(rule) -> tuple[str, ...]:
+  if rule is None:
+    return ()
+  return (rule,) if isinstance(rule, str) else tuple(rule)
+
+
+def _with_shardings(shapes, shardings):
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    shardings,
+  )
+
+
+def _shardings(abstract):
+  return jax.tree.map(lambda x: x.sharding, abstract)

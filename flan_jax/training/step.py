@@ -22,6 +22,7 @@ import optax
 from jaxtyping import Array, Float
 
 from flan_jax.errors import UserError
+from flan_jax.models import placement
 from flan_jax.models.head import Head
 from flan_jax.training import loss, vocabulary_loss
 from flan_jax.training.loss import LossConfig, LossSums
@@ -102,8 +103,14 @@ def train_step(
     sums = _sums(model, params, micro_batch, loss_config, micro_rng)
     return sums.loss, sums
 
+  def gradients_of(params, micro_batch, micro_rng):
+    grads, sums = jax.grad(summed_loss, has_aux=True)(
+      params, micro_batch, micro_rng
+    )
+    return placement.gradients(grads), sums
+
   gradients, sums = _accumulated(
-    jax.grad(summed_loss, has_aux=True),
+    gradients_of,
     state.params,
     {**batch, _WEIGHTS: weights_BT},
     rng,

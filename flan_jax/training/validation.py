@@ -28,7 +28,7 @@ class Validation:
     convert: Callable[..., input_lib.Batches],
     lengths: Mapping[str, int],
     batch_size: int,
-    mesh: jax.sharding.Mesh,
+    partition: sharding.Partition,
     batches: int,
     accumulate: int = 1,
   ):
@@ -39,7 +39,7 @@ class Validation:
     convert: examples -> batches.
     lengths: tokens a row.
     batch_size: rows a batch.
-    mesh: devices.
+    partition: where everything lies.
     batches: how many batches at most.
     accumulate: micro-batches, as in the training step.
     """
@@ -48,9 +48,9 @@ class Validation:
         _batches, resolved, convert, lengths, batch_size, batches
       )
     )
-    self._mesh = mesh
+    self._partition = partition
     self._kept = None
-    self._sums = jax.jit(
+    self._sums = partition.jit(
       functools.partial(
         step.eval_step,
         model=model,
@@ -67,7 +67,7 @@ class Validation:
     """`validation/loss`, `validation/accuracy` (of target tokens, 0 to 1)."""
     if self._kept is None:
       made = self._making.result()
-      self._kept = [sharding.put_batch(b, self._mesh) for b in made]
+      self._kept = [self._partition.put(b) for b in made]
     sums = [self._sums(params, batch) for batch in self._kept]
     means = step.summary(jax.device_get(sums))
     return {

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
+from flan_jax.models import placement
 from flan_jax.models.head import Head
 from flan_jax.training.loss import LossSums
 
@@ -80,19 +81,22 @@ def cross_entropy(
     lowest id is the prediction, as in `argmax`.
   """
   B, T, D = hidden_BTD.shape
+  axes = ("vocab", "embed") if head.tied else ("embed", "vocab")
+  kernel = placement.gather(head.kernel, axes)
+  hidden_BTD = placement.constrain(hidden_BTD, "batch", None, None)
   options = _Options(
     head.tied,
     head.softcap,
     float(z_loss),
     float(label_smoothing),
-    chunk_positions(B, T, D, head.vocab_size),
+    chunk_positions(B, T, D, head.vocab_size, placement.parts()),
   )
   weights_BT = jnp.asarray(weights_BT, jnp.float32)
-  return _sums(hidden_BTD, head.kernel, targets_BT, weights_BT, options)
+  return _sums(hidden_BTD, kernel, targets_BT, weights_BT, options)
 
 
 def chunk_positions(
-  batch: int, length: int, features: int, vocabulary: int
+  batch: int, length: int, features: int, vocabulary: int, parts: int = 1
 ) -> int:
   """Positions of all rows that go through the head together.
 
@@ -102,10 +106,11 @@ def chunk_positions(
   16
 
   Their logits are at most `CHUNK` numbers or half as many as the kernel has,
-  but those of one position at least. Chunks are cut along the length, so that
+  on each of the `parts` devices that share them, but those of one position at
+  least. Chunks are cut along the length, so that
   where rows are sharded over devices each device has work in every chunk.
   """
-  numbers = max(CHUNK, features * vocabulary // 2)
+  numbers = parts * max(CHUNK, features * vocabulary // 2)
   most = max(1, numbers // (batch * vocabulary))
   return math.ceil(length / math.ceil(length / most))
 
@@ -179,6 +184,7 @@ def _chunk_sums(hidden_ND, targets_N, weights_N, kernel, options):
   hidden32_ND = jnp.where(counts_N[:, None], hidden_ND, 0).astype(jnp.float32)
   head = Head(kernel, tied, softcap)
   logits_NV = head.logits(hidden32_ND)
+  logits_NV = placement.constrain(logits_NV, "batch", "vocab")
   V = logits_NV.shape[1]
 
   top_N = jnp.max(logits_NV, axis=-1)

@@ -23,9 +23,10 @@ take = jax.jit(functools.partial(
   step.train_step, model=TinyModel(), optimiser=optimiser.adamw(0.1),
   loss_config=loss.LossConfig()))
 alone, alone_metrics = take(fresh(), ragged_batch())
-mesh = sharding.make_mesh()
-state = jax.device_put(fresh(), sharding.replicated(mesh))
-batch = sharding.put_batch(ragged_batch(), mesh)
+partition = sharding.Partition.of(sharding.Layout())
+mesh = partition.mesh
+state = jax.device_put(fresh(), partition.everywhere)
+batch = partition.put(ragged_batch())
 compiled = take.lower(state, batch).compile()
 state, metrics = take(state, batch)
 for one, many in zip(

@@ -1,0 +1,114 @@
+"""Where a model's arrays lie on a mesh, said by whoever traces the model.
+
+A model names the axes of its activations and of the weights it multiplies by;
+`training/sharding.py` knows the mesh and what each name means there. Without a
+`Placement`, on one device, every function here returns what it was given.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array
+
+Axes = tuple[str | None, ...]
+
+
+class Placement(Protocol):
+  """What a mesh says of logical axes.
+
+  Attributes:
+    parts: devices over which the logits of a batch are spread.
+  """
+
+  parts: int
+
+  def activation(self, x: Array, axes: Axes) -> Array:
+    """The array, constrained to lie as its axes say."""
+
+  def stored(self, x: Array, axes: Axes) -> Array:
+    """A parameter, or its gradient, as it lies in memory between steps."""
+
+  def used(self, x: Array, axes: Axes) -> Array:
+    """A parameter as a product reads it: whole but for `tensor`'s share."""
+
+  def gradients(self, tree: Any) -> Any:
+    """A tree like the parameters, constrained to lie as they do."""
+
+
+_current: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
+  "placement", default=None
+)
+
+
+@contextlib.contextmanager
+def placed_by(placement: Placement | None) -> Iterator[None]:
+  """While tracing inside, models lay their arrays out by `placement`."""
+  token = _current.set(placement)
+  try:
+    yield
+  finally:
+    _current.reset(token)
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+  """An activation where its logical axes say; None is not split.
+
+  >>> constrain(jax.numpy.ones((2, 3)), "batch", None).shape
+  (2, 3)
+
+  Args:
+    x: an array with one axis a name.
+    *axes: `batch`, `length`, `heads`, `mlp`, `vocab`, or None.
+  """
+  placement = _current.get()
+  return x if placement is None else placement.activation(x, axes)
+
+
+def gather(weight: Array, axes: Axes) -> Array:
+  """A weight brought together over `fsdp` just before it is multiplied by.
+
+  Its gradient is scattered again at once, so that neither a whole weight nor a
+  whole gradient outlives the layer that needs it (Rajbhandari et al. 2020,
+  arXiv:1910.02054, stage 3).
+
+  Args:
+    weight: in the type of the product, so that half as much is sent.
+    axes: its logical axes; none: an array without a place of its own.
+  """
+  placement = _current.get()
+  if placement is None or not axes:
+    return weight
+  return _gather(weight, placement, axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(weight, placement, axes):
+  # Twice: a cast before it then happens on the small part.
+  return placement.used(placement.stored(weight, axes), axes)
+
+
+def _gather_fwd(weight, placement, axes):
+  return _gather(weight, placement, axes), None
+
+
+def _gather_bwd(placement, axes, _, gradient):
+  return (placement.stored(gradient, axes),)
+
+
+_gather.defvjp(_gather_fwd, _gather_bwd)
+
+
+def gradients(tree: Any) -> Any:
+  """Gradients where the parameters lie."""
+  placement = _current.get()
+  return tree if placement is None else placement.gradients(tree)
+
+
+def parts() -> int:
+  """Devices over which the logits of a batch are spread; 1 without a mesh."""
+  placement = _current.get()
+  return 1 if placement is None else placement.parts

@@ -1,0 +1,184 @@
+"""Loss and gradients of tiny models on meshes of 8 fake devices, as JSON.
+
+Run by `sharding_test.py` in a process of its own, since the number of devices
+is fixed when jax starts:
+
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m \
+      tests.training.meshes
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+
+import jax
+import numpy as np
+
+from flan_jax.models import stack
+from flan_jax.models.decoder import DecoderConfig, DecoderOnly
+from flan_jax.models.t5 import EncoderDecoder, T5Config
+from flan_jax.training import loss, optimiser, step
+from flan_jax.training import state as state_lib
+from flan_jax.training.sharding import Layout, Partition
+
+B, S, T = 16, 16, 8
+MESHES = {
+  "1x1": {"data": 1},
+  "8x1": {"data": 8},
+  "fsdp 8": {"fsdp": 8},
+  "2x4": {"data": 2, "tensor": 4},
+  "fsdp 2x4": {"fsdp": 2, "tensor": 4},
+  "2x2x2": {"data": 2, "fsdp": 2, "tensor": 2},
+  "1x8": {"tensor": 8},
+}
+SIZES = {
+  "vocab_size": 64,
+  "emb_dim": 16,
+  "num_heads": 8,
+  "head_dim": 4,
+  "mlp_dim": 32,
+  "dropout_rate": 0.1,
+}
+MODELS = {
+  "t5": EncoderDecoder(
+    T5Config(**SIZES, num_encoder_layers=1, num_decoder_layers=2)
+  ),
+  "t5 v1.0": EncoderDecoder(
+    T5Config(
+      **SIZES,
+      num_encoder_layers=1,
+      num_decoder_layers=1,
+      mlp_activations=("relu",),
+      logits_via_embedding=True,
+    )
+  ),
+  "decoder": DecoderOnly(
+    DecoderConfig(
+      **SIZES, num_kv_heads=8, num_layers=2, qkv_bias=True, mlp_bias=True
+    )
+  ),
+  "lamda": DecoderOnly(
+    DecoderConfig(
+      **SIZES,
+      num_layers=2,
+      position="relative",
+      query_scale=1.0,
+      logits_via_embedding=True,
+      logits_scale=0.25,
+      qk_norm="head",
+    )
+  ),
+}
+
+
+def batch_for(model):
+  """Ragged packed rows, the same for every mesh."""
+  rng = np.random.default_rng(0)
+
+  def tokens(length):
+    real = np.arange(length) < rng.integers(2, length + 1, (B, 1))
+    made = np.where(real, rng.integers(2, 64, (B, length)), 0)
+    return made.astype(np.int32)
+
+  targets = tokens(T)
+  batch = {
+    "decoder_input_tokens": np.roll(targets, 1, axis=1),
+    "decoder_target_tokens": targets,
+    "decoder_loss_weights": (targets > 0).astype(np.float32),
+    "decoder_segment_ids": (targets > 0).astype(np.int32),
+  }
+  if model.kind == "encoder_decoder":
+    inputs = tokens(S)
+    batch["encoder_input_tokens"] = inputs
+    batch["encoder_segment_ids"] = (inputs > 0).astype(np.int32)
+  return batch
+
+
+def gradients(state, batch, *, model, accumulate):
+  """Loss and gradients of the step, by an optimiser that keeps them."""
+  kept = optimiser.Optimiser(
+    init=lambda params: params,
+    update=lambda grads, _, params: (jax.tree.map(lambda x: -x, grads), grads),
+    learning_rate=lambda count: np.float32(1.0),
+  )
+  state, metrics = step.train_step(
+    state.replace(opt_state=state.params),
+    batch,
+    model=model,
+    optimiser=kept,
+    loss_config=loss.LossConfig(),
+    accumulate=accumulate,
+    dropout_seed=3,
+  )
+  return state.opt_state, metrics["loss"]
+
+
+def on_mesh(model, sizes, accumulate):
+  """Loss and named gradients, layers unstacked."""
+  alone = sizes == MESHES["1x1"]
+  partition = Partition.of(
+    Layout(sizes),
+    jax.devices()[:1] if alone else jax.devices(),
+    config=model.config,
+    batch_size=B,
+    accumulate=accumulate,
+  )
+  # Made once on one device: `fresh` below compares what a mesh makes.
+  params = parameters(model)
+  where = partition.params(params)
+  params = jax.device_put(params, where)
+  state = state_lib.create(params, optimiser.adamw(1.0))
+  function = functools.partial(gradients, model=model, accumulate=accumulate)
+  take = partition.jit(function, out=(where, partition.everywhere))
+  grads, value = take(state, partition.put(batch_for(model)))
+  return float(value), named(grads)
+
+
+@functools.cache
+def parameters(model):
+  return jax.device_get(model.init(jax.random.key(0)))
+
+
+def named(grads):
+  grads = jax.device_get(grads)
+  if "layers" in grads["decoder"]:
+    grads = stack.unstack_layers(grads)
+  leaves, _ = jax.tree_util.tree_flatten_with_path(grads)
+  return {jax.tree_util.keystr(k): v for k, v in leaves}
+
+
+def differences(cases, meshes):
+  """Case and mesh -> largest difference from one device.
+
+  Of a gradient relative to its largest number, where that is above 1.
+  """
+  out = {}
+  for name, scan, accumulate in cases:
+    model = MODELS[name]
+    config = dataclasses.replace(
+      model.config,
+      scan_layers=scan,
+      remat_policy="minimal" if scan else "none",
+    )
+    model = dataclasses.replace(model, config=config)
+    value, grads = on_mesh(model, MESHES["1x1"], accumulate)
+    for mesh in meshes:
+      other, others = on_mesh(model, MESHES[mesh], accumulate)
+      far = [abs(other - value)]
+      for key, one in grads.items():
+        scale = max(1.0, float(np.abs(one).max()))
+        far.append(float(np.abs(others[key] - one).max()) / scale)
+      out[f"{name}, scan {scan}, x{accumulate}, {mesh}"] = max(far)
+  return out
+
+
+QUICK = [("t5", True, 2), ("decoder", False, 1)]
+CASES = [(m, s, a) for m in MODELS for s in (False, True) for a in (1, 2)]
+
+
+if __name__ == "__main__":
+  assert jax.device_count() == 8, jax.devices()
+  quick = "--all" not in sys.argv
+  meshes = ["fsdp 2x4"] if quick else [m for m in MESHES if m != "1x1"]
+  print(json.dumps(differences(QUICK if quick else CASES, meshes)))
