@@ -271,7 +271,8 @@ class DecoderOnly:
       )
     if positions_BT is None:
       positions_BT = index_T[None]
-    view = View(mask_BTS, index_T, index_T, positions_BT, length_BT)
+    causal = not self.config.prefix_lm
+    view = View(mask_BTS, index_T, index_T, positions_BT, length_BT, causal)
     return tokens_BT, view
 
   def _prefix(self, params, inputs_BS, room):
@@ -284,9 +285,10 @@ class DecoderOnly:
     positions_BS = jnp.maximum(positions_BS, 0)
     tokens_BS = jnp.take_along_axis(inputs_BS, positions_BS, axis=1)
     mask_BSS = jnp.repeat(valid_BS[:, None], S, axis=1)
-    if not self.config.prefix_lm:
+    causal = not self.config.prefix_lm
+    if causal:
       mask_BSS = mask_BSS & (index_S[:, None] >= index_S)
-    view = View(mask_BSS, index_S, index_S, positions_BS, length_B1)
+    view = View(mask_BSS, index_S, index_S, positions_BS, length_B1, causal)
     hidden_BSD, layers = self._apply(
       params, jnp.where(valid_BS, tokens_BS, 0), view, room=room
     )

@@ -39,6 +39,7 @@ class View(NamedTuple):
       rows.
     positions_BT: of each query in its own text, for RoPE.
     length_BT: tokens of that text, for scalings that depend on it.
+    causal: whether the mask lets no query t read a key s > t.
   """
 
   mask_BTS: Bool[Array, "#B T S"]
@@ -46,6 +47,7 @@ class View(NamedTuple):
   key_S: Int[Array, " S"]
   positions_BT: Int[Array, "#B T"]
   length_BT: Int[Array, "#B T"]
+  causal: bool = False
 
 
 class Kind(NamedTuple):
@@ -84,6 +86,7 @@ class SelfAttention(nn.Module):
   """Attention of T tokens to themselves and to what a cache holds."""
 
   config: DecoderConfig
+  causal: bool = False
 
   @nn.compact
   def __call__(self, x_BTD, cache, kind: Kind, bias_HTS, index):
@@ -106,13 +109,14 @@ class SelfAttention(nn.Module):
         self.make_rng("dropout"),
       )
       value_BGSK = value_BGSK * keep
-    out_BTHK = grouped_attend(
+    out_BTHK = attention.attend(
       query * jnp.asarray(scale, query.dtype),
-      cache.key_BGSK,
-      value_BGSK,
+      jnp.swapaxes(cache.key_BGSK, 1, 2),
+      jnp.swapaxes(value_BGSK, 1, 2),
       kind.mask_BTS,
       bias_HTS,
       c.attention_softcap,
+      causal=self.causal,
     )
     out_BTW = out_BTHK.reshape(*out_BTHK.shape[:2], -1)
     out = layers.Dense(
@@ -168,32 +172,6 @@ def _extended(cache, own: LayerCache, index) -> LayerCache:
   return jax.tree.map(write, cache, own)
 
 
-def grouped_attend(
-  query_BTHK, key_BGSK, value_BGSK, mask_BTS, bias_HTS, softcap
-):
-  """`attention.attend` with H / G queries of a position per key and value.
-
-  They stand one below the other as queries of one head, so that no key or
-  value is repeated in memory.
-  """
-  B, T, H, K = query_BTHK.shape
-  G = key_BGSK.shape[1]
-  R = H // G
-  key_BSGK, value_BSGK = (jnp.swapaxes(x, 1, 2) for x in (key_BGSK, value_BGSK))
-  if R == 1:
-    return attention.attend(
-      query_BTHK, key_BSGK, value_BSGK, mask_BTS, bias_HTS, softcap
-    )
-  query = query_BTHK.reshape(B, T, G, R, K)
-  query = jnp.moveaxis(query, 3, 1).reshape(B, R * T, G, K)
-  mask = jnp.tile(mask_BTS, (1, R, 1))
-  if bias_HTS is not None:
-    bias_HTS = bias_HTS.reshape(G, R * T, -1)
-  out = attention.attend(query, key_BSGK, value_BSGK, mask, bias_HTS, softcap)
-  out = jnp.moveaxis(out.reshape(B, R, T, G, K), 1, 3)
-  return out.reshape(B, T, H, K)
-
-
 class Layer(nn.Module):
   """x + attention, then x + mlp, each normed before, after or both.
 
@@ -204,11 +182,13 @@ class Layer(nn.Module):
     kind: "full" or "sliding"; "either" in a scanned stack of both.
     room: None keeps no keys and values; a number keeps them and adds room for
       so many more.
+    causal: as of `View`.
   """
 
   config: DecoderConfig
   kind: str = "full"
   room: int | None = None
+  causal: bool = False
 
   @nn.compact
   def __call__(self, x_BTD, own, kinds, bias_HTS, index):
@@ -227,7 +207,7 @@ class Layer(nn.Module):
       return _norm(c, name)(x) if on else x
 
     y_BTD = normed("pre_self_attention_layer_norm", c.pre_norm, x_BTD)
-    attend = SelfAttention(c, name="self_attention")
+    attend = SelfAttention(c, self.causal, name="self_attention")
     y_BTD, cache = attend(y_BTD, cache, kind, bias_HTS, index)
     y_BTD = normed("post_self_attention_layer_norm", c.post_norm, y_BTD)
     x_BTD += drop(y_BTD)
@@ -287,7 +267,7 @@ class Stack(nn.Module):
       )
       bias_HTS = relative(view.query_T, view.key_S)
     kinds = {name: kind_of(c, name, view) for name in sorted(set(c.kinds))}
-    each, fields = self._each_layer(caches, room)
+    each, fields = self._each_layer(caches, room, view.causal)
     x_BTD, caches = stack.run_layers(
       Layer,
       c,
@@ -307,17 +287,18 @@ class Stack(nn.Module):
       x_BTD = x_BTD.astype(jnp.float32) * c.logits_scale
     return x_BTD, caches
 
-  def _each_layer(self, caches, room):
+  def _each_layer(self, caches, room, causal):
     """Inputs of their own and fields of the layers, for `run_layers`."""
     kinds = self.config.kinds
-    fields = [{"kind": kind, "room": room} for kind in kinds]
+    common = {"room": room, "causal": causal}
+    fields = [{"kind": kind, **common} for kind in kinds]
     if not self.config.scan_layers:
       caches = [None] * len(kinds) if caches is None else caches
       return [(cache, None) for cache in caches], fields
     if len(set(kinds)) == 1:
       return (caches, None), fields
     sliding_N = np.array([kind == "sliding" for kind in kinds])
-    return (caches, jnp.asarray(sliding_N)), [{"kind": "either", "room": room}]
+    return (caches, jnp.asarray(sliding_N)), [{"kind": "either", **common}]
 
 
 class Decoder(nn.Module):

@@ -37,10 +37,18 @@ class Head:
     return self.kernel.shape[0 if self.tied else 1]
 
   def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-    """Logits in float32, whatever the type of the hidden states."""
-    kernel = self.kernel.astype(jnp.float32)
-    hidden = hidden.astype(jnp.float32)
-    logits = hidden @ (kernel.T if self.tied else kernel)
+    """Logits in float32, whatever the type of the hidden states.
+
+    Of 16-bit hidden states the products have 16-bit factors and float32 sums,
+    which is what a TPU makes of float32 factors too.
+    """
+    hidden = jnp.asarray(hidden)
+    kernel = self.kernel.astype(hidden.dtype)
+    logits = jnp.matmul(
+      hidden,
+      kernel.T if self.tied else kernel,
+      preferred_element_type=jnp.float32,
+    )
     if self.softcap is not None:
       logits = self.softcap * jnp.tanh(logits / self.softcap)
     return logits

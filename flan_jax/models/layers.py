@@ -182,9 +182,7 @@ class Embedding(nn.Module):
     shape = (self.vocab_size, self.features)
     init = nn.initializers.normal(self.stddev)
     embedding = self.param("embedding", init, shape)
-    embedding = placement.gather(embedding, ("vocab", "embed"))
-    # An id outside the table gives NaN rather than another token's vector.
-    return jnp.take(embedding, tokens, axis=0, mode="fill").astype(self.dtype)
+    return placement.lookup(embedding, tokens, self.dtype)
 
 
 class Mlp(nn.Module):
@@ -335,6 +333,8 @@ class Attention(nn.Module):
     value_BSHK: Float[Array, "B S H K"],
     mask_BTS: Bool[Array, "#B T S"],
     bias_HTS: Float[Array, "H T S"] | None = None,
+    *,
+    causal: bool = False,
   ) -> Float[Array, "B T D"]:
     query_BTHK = self._split(self.query(x_BTD))
     if self.dropout_rate > 0.0 and self.has_rng("dropout"):
@@ -348,7 +348,7 @@ class Attention(nn.Module):
       )
       value_BSHK = value_BSHK * keep
     out_BTHK = attention.attend(
-      query_BTHK, key_BSHK, value_BSHK, mask_BTS, bias_HTS
+      query_BTHK, key_BSHK, value_BSHK, mask_BTS, bias_HTS, causal=causal
     )
     return self.out(out_BTHK.reshape(*out_BTHK.shape[:2], -1))
 

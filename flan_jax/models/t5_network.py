@@ -181,7 +181,8 @@ class DecoderLayer(nn.Module):
       value = write(cache.self_value_BTHK, value)
       _, _, cross_key, cross_value = cache
       cache = LayerCache(key, value, cross_key, cross_value)
-    x_BTD += drop(self_attend(y_BTD, key, value, self_mask, bias_HTS))
+    y_BTD = self_attend(y_BTD, key, value, self_mask, bias_HTS, causal=True)
+    x_BTD += drop(y_BTD)
 
     y_BTD = norm(name="pre_cross_attention_layer_norm")(x_BTD)
     x_BTD += drop(cross_attend(y_BTD, cross_key, cross_value, cross_mask))

@@ -181,9 +181,9 @@ def _chunk_sums(hidden_ND, targets_N, weights_N, kernel, options):
   # A token that does not count may have any hidden state, finite or not.
   counts_N = weights_N != 0
   targets_N = jnp.where(counts_N, targets_N, 0)
-  hidden32_ND = jnp.where(counts_N[:, None], hidden_ND, 0).astype(jnp.float32)
+  hidden_ND = jnp.where(counts_N[:, None], hidden_ND, 0)
   head = Head(kernel, tied, softcap)
-  logits_NV = head.logits(hidden32_ND)
+  logits_NV = head.logits(hidden_ND)
   logits_NV = placement.constrain(logits_NV, "batch", "vocab")
   V = logits_NV.shape[1]
 
@@ -222,13 +222,19 @@ def _chunk_sums(hidden_ND, targets_N, weights_N, kernel, options):
     d_NV = weights_N[:, None] * (scale_N1 * softmax_NV - target_NV)
     if softcap is not None:
       d_NV *= 1.0 - jnp.square(logits_NV / softcap)
-    kernel32 = kernel.astype(jnp.float32)
+    # Factors have the hidden states' type, as in the forward products; the
+    # kernel's gradient is summed over chunks in float32.
+    d_NV = d_NV.astype(hidden_ND.dtype)
+    factor = kernel.astype(hidden_ND.dtype)
+    product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
     if tied:
-      d_hidden_ND = d_NV @ kernel32
-      d_kernel = jnp.einsum("nv,nd->vd", d_NV, hidden32_ND)
+      d_hidden_ND = product(d_NV, factor)
+      d_kernel = jnp.einsum(
+        "nv,nd->vd", d_NV, hidden_ND, preferred_element_type=jnp.float32
+      )
     else:
-      d_hidden_ND = d_NV @ kernel32.T
-      d_kernel = hidden32_ND.T @ d_NV
+      d_hidden_ND = product(d_NV, factor.T)
+      d_kernel = product(hidden_ND.T, d_NV)
     return d_hidden_ND.astype(hidden_ND.dtype), d_kernel
 
   return sums, derivative
