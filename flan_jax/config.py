@@ -46,6 +46,7 @@ class Config:
 
 
 _current: tuple[Config, tuple[str, ...]] | None = None
+_began: float | None = None
 
 
 def run(job: Callable[[], Any]) -> Any:
@@ -107,13 +108,16 @@ def load(
   )
 
 
-def call_job(config: Config, command: Sequence[str] = ()) -> Any:
+def call_job(
+  config: Config, command: Sequence[str] = (), began: float | None = None
+) -> Any:
   """Runs what `load` read, as `config.run` binds it.
 
-  The job can read its own configuration and command through `current()`.
+  The job can read its own configuration and command through `current()`, and
+  when its process began, in seconds since 1970, through `began()`.
   """
-  global _current
-  _current = (config, tuple(command))
+  global _current, _began
+  _current, _began = (config, tuple(command)), began
   try:
     return gin.get_configurable("flan_jax.config.run")()
   except UserError as e:
@@ -121,7 +125,23 @@ def call_job(config: Config, command: Sequence[str] = ()) -> Any:
     message = str(e).partition("\n  In call to configurable")[0]
     raise UserError(message) from e
   finally:
-    _current = None
+    _current = _began = None
+
+
+def began() -> float | None:
+  """When the process of the running job began; None: nobody said."""
+  return _began
+
+
+def job_arguments(config: Config) -> tuple[str, dict[str, Any]]:
+  """The job that `load` read, by its full name, and what it would be given.
+
+  For what looks at a job without running it, such as `plan.py`.
+  """
+  del config  # gin holds what was read last.
+  job = gin.get_bindings("flan_jax.config.run")["job"]
+  name = f"{job.__module__}.{job.__qualname__}"
+  return name, dict(gin.get_bindings(name))
 
 
 def current() -> tuple[Config, tuple[str, ...]] | None:

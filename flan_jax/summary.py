@@ -1,13 +1,14 @@
 """What a run prints before its first step and after its last one."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from flan_jax.data.directory import Directory
 from flan_jax.eval.evaluation import Evaluation
+from flan_jax.training.accounting import CATEGORIES
 from flan_jax.training.progress import Display
 
 
@@ -42,6 +43,8 @@ def start(
   )
   display.say(f"steps:  {train_steps:,}\n")
   train, held_out = described["train"], described["eval"]
+  if "submixtures" in train:
+    _submixtures(display, train)
   display.table(
     f"training on {train['mixture']}",
     ("task", "train rows", "validation", "share of examples, %"),
@@ -66,6 +69,30 @@ def start(
       ],
     )
     display.say("")
+
+
+def _submixtures(display: Display, train: Mapping[str, Any]):
+  """Shares of a mixture's parts, as asked for and as they are."""
+  parts = train["submixtures"]
+  display.table(
+    f"sub-mixtures of {train['mixture']}",
+    ("sub-mixture", "tasks here", "of", "share wanted, %", "share, %"),
+    [
+      (
+        name,
+        part["tasks"],
+        part["known"],
+        100 * part["wanted"],
+        100 * part["share"],
+      )
+      for name, part in parts.items()
+    ],
+  )
+  for name, part in parts.items():
+    if part["absent"]:
+      display.say(f"absent, and its share is the others': {name}:"
+                  f" {part['absent']}")
+  display.say("")
 
 
 def missing(display: Display, missing: Iterable[Any]):
@@ -127,3 +154,23 @@ def results(display: Display, before: Evaluation | None, after: Evaluation):
     rows,
   )
   display.say("")
+
+
+def resumed(display: Display, step: int, changed: Sequence[str]):
+  """Says from where a run goes on, and in what it differs from before."""
+  if changed:
+    display.say("RESUME_CHANGED: from here on this run differs in")
+    for line in changed:
+      display.say(f"  {line}")
+  display.say(f"going on with this run from step {step:,}\n")
+
+
+def spent(display: Display, seconds: Mapping[str, float]):
+  """Where the time went: `accounting.Account.totals()`."""
+  wall = max(seconds["wall"], 1e-9)
+  said = [
+    f"{name} {seconds[name]:,.1f} s ({100 * seconds[name] / wall:.0f} %)"
+    for name in CATEGORIES
+    if seconds[name] / wall >= 0.001
+  ]
+  display.say(f"time:         {wall:,.1f} s: {', '.join(said)}")

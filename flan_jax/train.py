@@ -10,18 +10,17 @@ after, report. What a batch goes through before the step is
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from flan_jax import evaluate, summary
+from flan_jax import config, measuring, summary
 from flan_jax.convert import load, native
 from flan_jax.data import (
   catalogue,
+  collection,
   features,
   inventory,
   mixtures,
@@ -30,27 +29,30 @@ from flan_jax.data import (
 )
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
+from flan_jax.data import waiting as waiting_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import report
-from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.training import (
+  accounting,
   allocator,
   checkpoint,
   checks,
+  compilation,
   compiled,
+  loop,
+  profile,
   progress,
   sharding,
   writers,
 )
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss as loss_lib
+from flan_jax.training import meter as meter_lib
 from flan_jax.training import record as record_lib
+from flan_jax.training import survival as survival_lib
 from flan_jax.training import validation as validation_lib
 
-# A training step whose loss is not finite is skipped; this many in a row mean
-# that the run does not recover.
-MAX_NONFINITE_STEPS = 20
 # Batches of validation rows for the teacher-forced loss: enough for a curve.
 VALIDATION_BATCHES = 8
 
@@ -84,6 +86,10 @@ def train(
   checkpoints_to_keep: int = 2,
   eval_period: int = 200,
   eval_examples: int | None = 50,
+  survival: survival_lib.Survival = survival_lib.DEFAULT,
+  resume_changed: bool = False,
+  profile_steps: tuple[int, int] | None = None,
+  compilation_cache: str | None = compilation.DEFAULT,
 ) -> pathlib.Path:
   """Trains, evaluates and reports; goes on where an earlier start stopped.
 
@@ -119,6 +125,12 @@ def train(
     checkpoints_to_keep: latest ones; the best by validation loss stays too.
     eval_period: steps between evaluations.
     eval_examples: rows at most per held-out dataset and split; None: all.
+    survival: how often what may fail, and how long is waited.
+    resume_changed: go on with the run in `model_dir` although its mixture,
+      seed or anything else was another one.
+    profile_steps: first and last step of a trace for TensorBoard; None: none.
+    compilation_cache: folder of compiled programs; "default": see
+      `compilation.folder`; None: none.
 
   Returns:
     The run's folder.
@@ -126,6 +138,7 @@ def train(
   Raises:
     UserError: everything that a user can mend, before the first step where
       it can be known then.
+    Stopped: SIGTERM or SIGINT came, and what was done is saved.
   """
   display = progress.Display()
   checks.numbers(
@@ -139,6 +152,9 @@ def train(
     **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
   checks.lengths(task_feature_lengths)
+  survival.check_periods(checkpoint_period)
+  checks.resume_changed(resume_changed, model_dir)
+  checks.profile_steps(profile_steps, train_steps)
   partition = sharding.Partition.of(
     layout or sharding.Layout(),
     config=model.config,
@@ -151,6 +167,7 @@ def train(
     model.kind, vocabulary_lib.begin_id(vocabulary)
   )
   allocator.for_model(model)
+  compilations = compilation.Compilations(compilation.folder(compilation_cache))
 
   # Data: names -> tasks -> what is there.
   catalogue.register(vocabulary, wrapper=wrapper)
@@ -158,7 +175,7 @@ def train(
     task_collection.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
-  data = directory_lib.choose(tfds_data_dir, catalogue.load())
+  data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   held_out, missing = None, training.missing
   if eval_mixture_or_task_name is not None:
@@ -180,7 +197,8 @@ def train(
     }
   )
   folder = record_lib.choose_directory(model_dir, record)
-  resumed = record_lib.claim(folder, record)
+  changed = record_lib.claim(folder, record, resume_changed=resume_changed)
+  account = accounting.Account(folder, config.began())
   vocabulary_files.keep(vocabulary, folder / native.VOCABULARY)
   lengths = dict(task_feature_lengths)
 
@@ -191,12 +209,14 @@ def train(
     keep_best=1,
     best_metric="validation/loss",
     best_mode="min",
+    keep_period=survival.checkpoint_keep_period,
+    max_failed_saves=survival.max_failed_saves,
   )
-  restored = checkpoints.restore_latest(
-    partition.abstract_state(model, optimizer)
-  )
+  shapes = partition.abstract_state(model, optimizer)
+  restored, saved = checkpoints.restore_latest(shapes), {}
   if restored is not None:
-    state, details = restored.state, restored.extra.get("details")
+    state, saved = restored.state, restored.extra
+    details = saved.get("details")
   else:
     state, details = _initial_state(
       model, optimizer, random_seed, initial_checkpoint_path, partition
@@ -207,16 +227,17 @@ def train(
       f"the run in {folder} is at step {start:,} already, beyond TRAIN_STEPS"
       f" {train_steps:,}; give more steps, or another MODEL_DIR."
     )
-  batches = input_lib.ReadAhead(
-    input_lib.training_batches(
-      training,
-      convert=convert,
-      lengths=lengths,
-      batch_size=batch_size,
-      seed=random_seed,
-      pack=pack,
-      start_step=start,
-    )
+  account.resume(start)
+  waiting = waiting_lib.Waiting()
+  batches = functools.partial(
+    input_lib.training_batches,
+    training,
+    convert=convert,
+    lengths=lengths,
+    batch_size=batch_size,
+    seed=random_seed,
+    pack=pack,
+    waiting=waiting,
   )
   summary.start(
     display,
@@ -234,8 +255,8 @@ def train(
   )
   if lost:
     display.say(f"note: {vocabulary_lib.describe_lost(vocabulary, lost)}\n")
-  if resumed:
-    display.say(f"going on with this run from step {start:,}\n")
+  if changed is not None:
+    summary.resumed(display, start, changed)
 
   # What is compiled, and what is evaluated.
   loss_config = loss_lib.LossConfig(
@@ -275,76 +296,69 @@ def train(
     )
   log = writers.MetricsLog(folder, start)
 
-  def measure(params, step: int) -> dict[str, float]:
-    scalars, said = {}, []
-    if step > 0:
-      scalars |= validation(params)
-      said.append(f"validation loss {scalars['validation/loss']:.3f}")
-    if held_out_set is not None:
-      result = _held_out(model, params, held_out_set, folder, step)
-      scalars |= result.headline
-      said.append(f"held-out mean {result.mean:.1f}")
-    log.write(step, scalars)
-    display.say(f"step {step:,}: {', '.join(said)}")
-    return scalars
+  measure = measuring.Measuring(
+    folder,
+    model=model,
+    validation=validation,
+    held_out=held_out_set,
+    log=log,
+    display=display,
+  )
+  periods = loop.Periods(
+    train_steps, log_period, checkpoint_period, eval_period
+  )
+  if measure.due(start, periods):
+    with account.spending("evaluation"):
+      measure(state.params, start)
 
-  if start == 0 and held_out_set is not None:
-    measure(state.params, 0)
-
-  def logged(step: int) -> bool:
-    return step == start + 1 or step % log_period == 0
-
-  # The steps. Metrics stay on the device until they are logged, so that the
-  # next step is dispatched while this one computes.
+  # The steps. A second pass over the data and a second pipeline begin after
+  # the first of them.
   left_out = input_lib.InThread(
     functools.partial(_left_out, folder, training, lengths)
   )
-  pending: list[tuple[int, Mapping[str, jax.Array]]] = []
-  nonfinite = 0
-  clock = time.monotonic()
-  with display.steps(train_steps, start) as bar:
-    for step in range(start + 1, train_steps + 1):
-      batch = partition.put(next(batches))
-      state, metrics = train_step(state, batch)
-      pending.append((step, metrics))
-      if step == start + 1:
-        # A second pass over the data and a second pipeline: off the path to
-        # the first step.
-        validation.start()
-        left_out.start()
-      last = step == train_steps
-      measuring = last or step % eval_period == 0
-      saving = last or step % checkpoint_period == 0
-      # What a checkpoint covers is in the log before it: a run that goes on
-      # from there leaves no gap in the curve.
-      if measuring or saving or logged(step):
-        rows = _fetched(pending, clock)
-        for row in rows:
-          log.write(row["step"], {k: v for k, v in row.items() if k != "step"})
-        bar.update(step, rows[-1])
-        nonfinite = _nonfinite(rows, nonfinite)
-        pending, clock = [], time.monotonic()
-      scalars = {}
-      if measuring:
-        bar.pause()
-        scalars = measure(state.params, step)
-        bar.resume()
-        clock = time.monotonic()
-      if saving:
-        extra = {"step": step, **native.extra_of(model.config, details)}
-        checkpoints.save(step, state, extra, scalars, final=last)
-  batches.close()
-  checkpoints.close()
+
+  def begun():
+    validation.start()
+    left_out.start()
+
+  meter = meter_lib.Meter(account, model)
+  loop.Loop(
+    folder=folder,
+    train_step=train_step,
+    put_batch=partition.put,
+    batches=lambda number: batches(start_step=number),
+    waiting=waiting,
+    vocabulary=vocabulary,
+    template=shapes,
+    measure=measure,
+    begun=begun,
+    extra=native.extra_of(model.config, details),
+    periods=periods,
+    survival=survival,
+    checkpoints=checkpoints,
+    log=log,
+    account=account,
+    meter=meter,
+    profile=profile.Profile(profile_steps, folder / "tensorboard"),
+    compilations=compilations,
+    display=display,
+  ).run(state, start, saved)
+  with account.spending("checkpoint"):
+    checkpoints.close()
   log.close()
+  compilations.close()
 
   # The report.
-  before, after = _saved(folder, 0), _saved(folder, train_steps)
+  before = measuring.kept(folder, 0)
+  after = measuring.kept(folder, train_steps)
   page = report.write_report(
     folder,
     run={
       **dataclasses.asdict(record),
       "data_label": data.label,
       "left_out": left_out.result(),
+      "time": account.totals(),
+      "speed": meter.summary(),
     },
     curves=writers.read(folder / "metrics.jsonl"),
     before=before,
@@ -352,6 +366,8 @@ def train(
     missing={f"{m.dataset}:{m.version}": m.message for m in missing},
   )
   summary.left_out(display, left_out.result())
+  summary.spent(display, account.totals())
+  account.close()
   if after is not None:
     summary.results(display, before, after)
   display.say(f"checkpoint:   {checkpoints.latest_path()}")
@@ -364,15 +380,8 @@ def _left_out(folder, training, lengths) -> dict[str, dict[str, int]]:
   """Training rows that are not used, by task and reason; counted once."""
   path = folder / "left_out.json"
   if not path.exists():
-    _write(path, inventory.left_out(training, lengths))
+    measuring.write(path, inventory.left_out(training, lengths))
   return json.loads(path.read_text())
-
-
-def _write(path: pathlib.Path, value: Any):
-  """JSON, whole or not at all."""
-  draft = path.with_suffix(".tmp")
-  draft.write_text(json.dumps(value))
-  os.replace(draft, path)
 
 
 def _initial_state(model, optimizer, seed, initial_checkpoint_path, partition):
@@ -383,55 +392,3 @@ def _initial_state(model, optimizer, seed, initial_checkpoint_path, partition):
   where = partition.params(jax.eval_shape(model.init, jax.random.key(seed)))
   params = load.load_params(source, model, where)
   return partition.state_of(params, optimizer), getattr(source, "details", None)
-
-
-def _held_out(model, params, held_out_set, folder, step) -> Evaluation:
-  """Evaluates, and keeps the result beside the run for the report."""
-  result = evaluate.evaluate_tasks(
-    model,
-    params,
-    held_out_set,
-    predictions=folder / "predictions" / f"step_{step}.jsonl",
-  )
-  _write(folder / f"evaluation_{step}.json", result.to_json())
-  return result
-
-
-def _saved(folder, step) -> Evaluation | None:
-  path = folder / f"evaluation_{step}.json"
-  if not path.exists():
-    return None
-  return Evaluation.from_json(json.loads(path.read_text()))
-
-
-def _fetched(pending, clock) -> list[dict[str, float]]:
-  """Rows of metrics off the device; waits for the last step.
-
-  `train/tokens_per_second` counts tokens, not padding, of inputs and targets.
-  """
-  values = jax.device_get([metrics for _, metrics in pending])
-  seconds = time.monotonic() - clock
-  tokens = sum(v["input_tokens"] + v["target_tokens"] for v in values)
-  rate = float(tokens) / max(seconds, 1e-9)
-  return [
-    {
-      "step": step,
-      **{f"train/{name}": float(x) for name, x in value.items()},
-      "train/tokens_per_second": rate,
-    }
-    for (step, _), value in zip(pending, values, strict=True)
-  ]
-
-
-def _nonfinite(rows, before: int) -> int:
-  """Steps in a row whose loss was not finite; too many end the run."""
-  for row in rows:
-    before = before + 1 if row["train/nonfinite"] else 0
-    if before >= MAX_NONFINITE_STEPS:
-      raise UserError(
-        f"the loss or its gradient was not finite for {before} steps up to"
-        f" step {row['step']}; those updates were skipped. Lower LEARNING_RATE"
-        " or start from another checkpoint; this run's last checkpoint is from"
-        " before them or the same."
-      )
-  return before

@@ -9,9 +9,12 @@ Flags, as in T5X:
   --gin.NAME=VALUE         a macro or parameter; wins over every file
   --gin_search_paths=A,B   more folders to look files and includes up in
   --dry_run                print the resolved configuration and stop
+  --plan                   say whether the training job fits the machine of its
+                           gin/hardware file and how long it takes, and stop
 
-What a user can mend is said in one message, with exit code 2. Ctrl-C exits
-with 130; the last checkpoint stays and the same command goes on from it.
+What a user can mend is said in one message, with exit code 2. After SIGTERM, or
+Ctrl-C once there are steps to save, a training job saves and exits with 75; the
+same command goes on from there. Ctrl-C before, or twice, exits with 130.
 """
 
 import contextlib
@@ -19,11 +22,14 @@ import difflib
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
+import time
 
+BEGAN = time.time()
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FLAGS = ("--gin_file", "--gin_search_paths", "--dry_run", "--help")
+FLAGS = ("--gin_file", "--gin_search_paths", "--dry_run", "--help", "--plan")
 
 STARTUP_NOTE = re.compile(
   r"WARNING: All log messages before absl|[IWE]0000 .*(cudart_stub|port\.cc"
@@ -43,12 +49,13 @@ def parse(argv: list[str]) -> dict:
   """
   from flan_jax.errors import UserError
 
-  out = {"files": [], "flags": [], "paths": [], "dry_run": False, "help": False}
+  out = {"files": [], "flags": [], "paths": []}
+  out |= {name: False for name in ("dry_run", "help", "plan")}
   rest = list(argv)
   while rest:
     word = rest.pop(0)
     flag, equals, value = word.partition("=")
-    if flag in ("--dry_run", "--help"):
+    if flag in ("--dry_run", "--help", "--plan"):
       if equals and value not in ("true", "false"):
         raise UserError(f"{flag} takes no value, got {value!r}.")
       out[flag[2:]] = value != "false"
@@ -89,10 +96,17 @@ def _without_startup_notes():
           print(line, file=sys.stderr)
 
 
+def _terminate(*_):
+  """On SIGTERM, unless the job handles it: nothing has to be saved."""
+  from flan_jax.errors import Stopped
+
+  raise Stopped("stopped by SIGTERM; the same command goes on.")
+
+
 def main(argv: list[str]) -> int:
   try:
     from flan_jax import config
-    from flan_jax.errors import UserError
+    from flan_jax.errors import EXIT_STOPPED, Stopped, UserError
   except ModuleNotFoundError as e:
     print(
       f"flan_jax is not installed here ({e}). Run `pip install -e {ROOT}`, or"
@@ -105,6 +119,10 @@ def main(argv: list[str]) -> int:
     if args["help"]:
       print(__doc__)
       return 0
+    if args["plan"]:
+      # A plan computes nothing; libtpu must not look for a TPU either.
+      os.environ["JAX_PLATFORMS"] = "cpu"
+      os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     with _without_startup_notes():
       loaded = config.load(
         args["files"], args["flags"], [*args["paths"], str(ROOT)]
@@ -117,7 +135,16 @@ def main(argv: list[str]) -> int:
       for line in loaded.overrides:
         print(f"# {line}")
       return 0
-    config.call_job(loaded, command=["launch/run.py", *argv])
+    if args["plan"]:
+      from flan_jax import plan
+
+      plan.run(loaded)
+      return 0
+    signal.signal(signal.SIGTERM, _terminate)
+    config.call_job(loaded, command=["launch/run.py", *argv], began=BEGAN)
+  except Stopped as e:
+    print(f"\n{e}", file=sys.stderr)
+    return EXIT_STOPPED
   except UserError as e:
     print(f"\nerror: {e}", file=sys.stderr)
     return 2

@@ -182,7 +182,7 @@ class Account:
       self._lines.close()
 
   def _switch(self, category: str, spent: str | None = None) -> None:
-    """The time since the last call goes to `spent` or the category until now."""
+    """Ends a category; its time goes to `spent` where that is given."""
     now = self._clock()
     self.seconds[spent or self._category] += now - self._now
     self._now, self._category = now, category

@@ -56,3 +56,33 @@ def import_module(name: str) -> None:
       f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported: {e}. It must be on"
       " PYTHONPATH or installed."
     ) from e
+
+
+def profile_steps(steps: Any, train_steps: int) -> None:
+  """Raises UserError unless `steps` are None or two steps of the run.
+
+  >>> profile_steps((20, 25), 300)
+  """
+  if steps is not None and not (
+    isinstance(steps, list | tuple)
+    and len(steps) == 2
+    and all(isinstance(n, int) for n in steps)
+    and 1 <= steps[0] <= steps[1] <= train_steps
+  ):
+    raise UserError(
+      f"PROFILE_STEPS is {steps!r}; give the first and the last step to trace,"
+      f" from 1 to TRAIN_STEPS ({train_steps:,}): (20, 25), say."
+    )
+
+
+def resume_changed(wanted: bool, model_dir: str | None) -> None:
+  """Raises UserError where RESUME_CHANGED has no run to go on with.
+
+  >>> resume_changed(False, None)
+  """
+  if wanted and model_dir is None:
+    raise UserError(
+      "RESUME_CHANGED has no effect without MODEL_DIR: a changed configuration"
+      " has a folder of its own then. Name the run's folder:"
+      " --gin.MODEL_DIR=..."
+    )

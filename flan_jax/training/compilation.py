@@ -20,11 +20,31 @@ import time
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from flan_jax.data import sample
+
+DEFAULT = "default"
 # Programs that compile faster are not worth a file.
 MIN_COMPILE_SECONDS = 0.3
 # Of all entries; the oldest go first.
 MAX_BYTES = 4 * 2**30
 _DAY = 86_400.0
+
+
+def folder(option: str | None) -> pathlib.Path | None:
+  """The folder that COMPILATION_CACHE means.
+
+  >>> folder("/var/compiled").name, folder(None)
+  ('compiled', None)
+
+  Args:
+    option: a path; "default" is `compiled` in flan_jax's cache folder
+      (`$FLAN_JAX_CACHE`, else `~/.cache/flan_jax`); None keeps nothing.
+  """
+  if option is None:
+    return None
+  if option == DEFAULT:
+    return sample.cache_directory() / "compiled"
+  return pathlib.Path(option).expanduser()
 
 
 class Compilations:
@@ -42,7 +62,7 @@ class Compilations:
     if directory is None or jax.config.jax_compilation_cache_dir is not None:
       return
     try:
-      shared = pathlib.Path(directory).expanduser().absolute()
+      shared = pathlib.Path(directory).absolute()
       own = shared / f"process-{socket.gethostname()}-{os.getpid()}"
       shared.mkdir(parents=True, exist_ok=True)
       _tidy(shared)

@@ -5,8 +5,6 @@ from typing import Any
 
 import jax
 
-from flan_jax.errors import UserError
-
 
 class Profile:
   """Traces the steps from `first` to `last` with `jax.profiler`.
@@ -15,30 +13,11 @@ class Profile:
   `tensorboard --logdir MODEL_DIR/tensorboard` and its plugin `xprof`.
   """
 
-  def __init__(
-    self,
-    steps: tuple[int, int] | None,
-    directory: pathlib.Path,
-    train_steps: int,
-  ):
+  def __init__(self, steps: tuple[int, int] | None, directory: pathlib.Path):
     """Args:
     steps: the first and the last; None traces nothing.
     directory: where to.
-    train_steps: of the run.
-
-    Raises:
-      UserError: they are not two steps of the run.
     """
-    if steps is not None and not (
-      isinstance(steps, list | tuple)
-      and len(steps) == 2
-      and all(isinstance(n, int) for n in steps)
-      and 1 <= steps[0] <= steps[1] <= train_steps
-    ):
-      raise UserError(
-        f"PROFILE_STEPS is {steps!r}; give the first and the last step to"
-        f" trace, from 1 to TRAIN_STEPS ({train_steps:,}): (20, 25), say."
-      )
     self.first, self.last = steps or (0, -1)
     self.directory = directory
     self._on = False

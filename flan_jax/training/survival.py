@@ -66,3 +66,6 @@ class Survival:
         f" {checkpoint_period}: only a multiple of it is saved. The nearest are"
         f" {low} and {low + checkpoint_period}."
       )
+
+
+DEFAULT = Survival()

@@ -7,6 +7,7 @@ cannot be written, the disk being full, it waits for the next one, and the run
 goes on.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -68,10 +69,8 @@ class JsonLines:
     self._failing = True
     # A part of a line may have gone out, and another wait in the buffer, which
     # only closing gets rid of.
-    try:
+    with contextlib.suppress(OSError):
       self._file.close()
-    except OSError:
-      pass
     try:
       self._file = self.path.open("ab")
       self._file.truncate(self._end)

@@ -1,0 +1,113 @@
+"""What a run measures on its way, and keeps beside it for the report.
+
+`evaluation_<step>.json` has the held-out tasks, `predictions/step_<step>.jsonl`
+every answer, and `metrics.jsonl` the headline with the validation loss.
+"""
+
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+from flan_jax import evaluate
+from flan_jax.errors import UserError
+from flan_jax.eval.evaluation import Evaluation
+from flan_jax.eval.evaluation_set import EvaluationSet
+from flan_jax.training import loop, progress, validation, writers
+
+_log = logging.getLogger(__name__)
+
+
+class Measuring:
+  """Validation loss and held-out tasks at a step: `measuring(params, step)`."""
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    *,
+    model: Any,
+    validation: validation.Validation,
+    held_out: EvaluationSet | None,
+    log: writers.MetricsLog,
+    display: progress.Display,
+  ):
+    """Args:
+    folder: of the run.
+    model: that is trained.
+    validation: of the training mixture.
+    held_out: None evaluates nothing.
+    log: gets the scalars.
+    display: gets a line.
+    """
+    self._folder = folder
+    self._model = model
+    self._validation = validation
+    self._held_out = held_out
+    self._log = log
+    self._display = display
+
+  def __call__(self, params: Any, step: int) -> dict[str, float]:
+    """The scalars; at step 0 of the held-out tasks alone."""
+    scalars, said = {}, []
+    if step > 0:
+      scalars |= self._validation(params)
+      said.append(f"validation loss {scalars['validation/loss']:.3f}")
+    if self._held_out is not None:
+      result = self._evaluated(params, step)
+      if result is not None:
+        scalars |= result.headline
+        said.append(f"held-out mean {result.mean:.1f}")
+    self._log.write(step, scalars)
+    self._display.say(f"step {step:,}: {', '.join(said)}")
+    return scalars
+
+  def due(self, start: int, periods: loop.Periods) -> bool:
+    """Whether the parameters that a start begins with are to be measured.
+
+    Those before the first step are, and those of a start that was stopped
+    while it measured them.
+    """
+    if start == 0:
+      return self._held_out is not None
+    measured = any(
+      row["step"] == start and "validation/loss" in row
+      for row in writers.read(self._log.path)
+    )
+    return periods.measuring(start) and not measured
+
+  def _evaluated(self, params, step: int) -> Evaluation | None:
+    """None: it cannot be kept. A run does not end for a full disk."""
+    try:
+      result = evaluate.evaluate_tasks(
+        self._model,
+        params,
+        self._held_out,
+        predictions=self._folder / "predictions" / f"step_{step}.jsonl",
+      )
+      write(self._folder / f"evaluation_{step}.json", result.to_json())
+    except (OSError, UserError) as error:
+      if not isinstance(error.__context__ or error, OSError):
+        raise
+      _log.warning(
+        "The evaluation at step %d is not kept: %s. The run goes on.",
+        step,
+        error,
+      )
+      return None
+    return result
+
+
+def kept(folder: pathlib.Path, step: int) -> Evaluation | None:
+  """The evaluation at a step, as it was kept; None: there is none."""
+  path = folder / f"evaluation_{step}.json"
+  if not path.exists():
+    return None
+  return Evaluation.from_json(json.loads(path.read_text()))
+
+
+def write(path: pathlib.Path, value: Any) -> None:
+  """JSON, whole or not at all."""
+  draft = path.with_suffix(".tmp")
+  draft.write_text(json.dumps(value))
+  os.replace(draft, path)
