@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from flan_jax.models import placement
+
 MASKED = -1e10  # finite: a row with no key at all averages over every key
 
 # Numbers that a CPU's cache holds (4 MB). Batches with more weights than that
@@ -146,13 +148,15 @@ def _attend_fwd(query_BHTK, key_BHSK, value_BHSK, mask_BTS, bias_HTS, softcap):
     out = jnp.einsum("hts,hsk->htk", exp_HTS.astype(value.dtype), value)
     return none, (out / sum_HT1).astype(value.dtype)
 
-  x = (query_BHTK, key_BHSK, value_BHSK, mask_BTS)
+  by_head = map(_by_head, (query_BHTK, key_BHSK, value_BHSK))
+  x = (*by_head, mask_BTS)
   _, out_BHTK = _each_example(example, None, x)
   return out_BHTK, (*x, bias_HTS, out_BHTK)
 
 
 def _attend_bwd(softcap, residuals, gradient_BHTK):
   *x, bias_HTS, out_BHTK = residuals
+  out_BHTK, gradient_BHTK = map(_by_head, (out_BHTK, gradient_BHTK))
 
   def example(bias_gradient, x):
     query, key, value, mask, out, gradient = x
@@ -187,10 +191,14 @@ def _attend_bwd(softcap, residuals, gradient_BHTK):
   )
   if bias_gradient is not None:
     bias_gradient = bias_gradient.astype(bias_HTS.dtype)
-  return (*gradients, None, bias_gradient)
+  return (*map(_by_head, gradients), None, bias_gradient)
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
+
+
+def _by_head(x_BHTK):
+  return placement.constrain(x_BHTK, "batch", "heads", None, None)
 
 
 def _scores(query_HTK, key_HSK):

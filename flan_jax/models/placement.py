@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 Axes = tuple[str | None, ...]
 
@@ -34,6 +35,9 @@ class Placement(Protocol):
 
   def used(self, x: Array, axes: Axes) -> Array:
     """A parameter as a product reads it: whole but for `tensor`'s share."""
+
+  def lookup(self, table: Array, tokens: Array, dtype: Any) -> Array:
+    """Rows of a table of axes `vocab`, `embed`, for tokens of a batch."""
 
   def gradients(self, tree: Any) -> Any:
     """A tree like the parameters, constrained to lie as they do."""
@@ -57,7 +61,7 @@ def placed_by(placement: Placement | None) -> Iterator[None]:
 def constrain(x: Array, *axes: str | None) -> Array:
   """An activation where its logical axes say; None is not split.
 
-  >>> constrain(jax.numpy.ones((2, 3)), "batch", None).shape
+  >>> constrain(jnp.ones((2, 3)), "batch", None).shape
   (2, 3)
 
   Args:
@@ -100,6 +104,20 @@ def _gather_bwd(placement, axes, _, gradient):
 
 
 _gather.defvjp(_gather_fwd, _gather_bwd)
+
+
+def lookup(
+  table_VD: Float[Array, "V D"], tokens: Int[Array, "*b"], dtype: Any
+) -> Float[Array, "*b D"]:
+  """Rows of an embedding; NaN for an id outside it, not another's row.
+
+  >>> lookup(jnp.eye(2), jnp.array([1, 0, 2]), "float32").tolist()
+  [[0.0, 1.0], [1.0, 0.0], [nan, nan]]
+  """
+  placement = _current.get()
+  if placement is not None:
+    return placement.lookup(table_VD, tokens, dtype)
+  return jnp.take(table_VD, tokens, axis=0, mode="fill").astype(dtype)
 
 
 def gradients(tree: Any) -> Any:

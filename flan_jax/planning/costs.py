@@ -159,6 +159,9 @@ def _collective(computation, one):
   group = one.group_size or 1
   if kind == "all-gather":
     size *= group
+  if computation.name.startswith("all-reduce-scatter"):
+    # How the compiler for TPUs writes one: a sum of which a part is kept.
+    kind = "reduce-scatter"
   return (kind, group, size) if group > 1 else None
 
 

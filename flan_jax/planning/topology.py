@@ -9,6 +9,8 @@ import dataclasses
 import difflib
 import importlib.util
 import math
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,12 +129,13 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
   cubes = all(n % 4 == 0 for n in shape)
   wrap = [n % whole == 0 and cubes for n in shape]
   try:
-    described = topologies.get_topology_desc(
-      topology.name,
-      "tpu",
-      wrap=tuple(wrap + [False] * (3 - len(wrap))),
-      **dict(topology.network.options),
-    )
+    with _quiet():
+      described = topologies.get_topology_desc(
+        topology.name,
+        "tpu",
+        wrap=tuple(wrap + [False] * (3 - len(wrap))),
+        **dict(topology.network.options),
+      )
   except (RuntimeError, NotImplementedError) as error:
     reason = str(error).splitlines()[0]
     raise UserError(
@@ -140,6 +143,20 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
       " libtpu, or choose a smaller slice."
     ) from error
   return described.devices
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Drops what libtpu writes to stderr: that it has found no TPU."""
+  sys.stderr.flush()
+  real = os.dup(2)
+  with open(os.devnull, "wb") as nowhere:
+    os.dup2(nowhere.fileno(), 2)
+  try:
+    yield
+  finally:
+    os.dup2(real, 2)
+    os.close(real)
 
 
 def fake_devices(count: int) -> Sequence[Any]:

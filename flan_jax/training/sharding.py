@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -128,7 +129,7 @@ class Partition:
     sizes = mesh_lib.sizes(layout.mesh, len(devices), layout.topology)
     out = cls(mesh_lib.make(sizes, devices), dict(layout.rules))
     if config is not None:
-      mesh_lib.check_heads(config, out._size(out.rules.get("joined_kv")))
+      mesh_lib.check_heads(config, out.size(out.rules.get("joined_kv")))
     if batch_size is not None:
       out.check_batch_size(batch_size, accumulate)
     return out
@@ -137,7 +138,7 @@ class Partition:
     """Raises UserError unless each device gets whole rows of a micro-batch."""
     rule = self.rules.get("batch")
     mesh_lib.check_batch_size(
-      batch_size, self._size(rule), accumulate, _mesh_axes(rule)
+      batch_size, self.size(rule), accumulate, _mesh_axes(rule)
     )
 
   def sharding(self, *names: str | None) -> NamedSharding:
@@ -260,7 +261,8 @@ class Partition:
     """Whether every device holds every parameter."""
     return self.mesh.size == self.mesh.shape["data"]
 
-  def _size(self, rule) -> int:
+  def size(self, rule: str | tuple[str, ...] | None) -> int:
+    """Devices along a mesh axis, or several."""
     return math.prod(self.mesh.shape[axis] for axis in _mesh_axes(rule))
 
   def _spec(self, names, without: str | None = None) -> PartitionSpec:
@@ -280,7 +282,7 @@ class Partition:
     names = axes_lib.of_parameter(name, len(x.shape))
     spec = self._spec(names)
     for size, logical, rule in zip(x.shape, names, spec, strict=True):
-      n = self._size(rule)
+      n = self.size(rule)
       if size % n:
         raise UserError(mesh_lib.not_divided(name, size, logical, rule, n))
     return NamedSharding(self.mesh, spec)
@@ -295,13 +297,13 @@ class _Placed:
   @property
   def parts(self) -> int:
     spec = self.partition._spec(("batch", "vocab"))
-    return math.prod(self.partition._size(rule) for rule in spec)
+    return math.prod(self.partition.size(rule) for rule in spec)
 
   def activation(self, x, axes):
     # A length that does not divide stays whole: lengths are the data's.
     spec = self.partition._spec(axes)
     fits = [
-      rule if size % self.partition._size(rule) == 0 else None
+      rule if size % self.partition.size(rule) == 0 else None
       for size, rule in zip(x.shape, spec, strict=True)
     ]
     return self._constrain(x, PartitionSpec(*fits))
@@ -311,6 +313,40 @@ class _Placed:
 
   def used(self, x, axes):
     return self._constrain(x, self.partition._spec(axes, without="fsdp"))
+
+  def lookup(self, table, tokens, dtype):
+    """Every device looks up its own rows of the batch in its share of ids.
+
+    By hand, since the partitioner would bring the gradients of all rows
+    together on every device to add them into the table.
+    """
+    (vocab,) = self.partition._spec(("vocab",))
+    batch = self.partition._spec(("batch", *[None] * (tokens.ndim - 1)))
+    whole = table.shape[0]
+
+    def local(table, tokens):
+      first = 0
+      if vocab is not None:
+        first = jax.lax.axis_index(vocab) * table.shape[0]
+      own = tokens - first
+      here = (own >= 0) & (own < table.shape[0])
+      x = jnp.take(table, jnp.where(here, own, 0), axis=0).astype(dtype)
+      x = jnp.where(here[..., None], x, 0)
+      if vocab is not None:
+        # One device has the row, the others add 0.
+        x = jax.lax.psum(x, vocab)
+      inside = (tokens >= 0) & (tokens < whole)
+      return jnp.where(inside[..., None], x, jnp.nan)
+
+    looked_up = jax.shard_map(
+      local,
+      mesh=self.partition.mesh,
+      in_specs=(PartitionSpec(vocab, None), batch),
+      out_specs=PartitionSpec(*batch, None),
+    )
+    # In float32, so that the gradient is added up in it over the devices.
+    table = placement.gather(table, ("vocab", "embed"))
+    return looked_up(table, tokens)
 
   def gradients(self, tree):
     return jax.tree.map(

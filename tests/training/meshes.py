@@ -11,14 +11,16 @@ import dataclasses
 import functools
 import json
 import sys
+import tempfile
 
 import jax
 import numpy as np
 
+from flan_jax.convert import load
 from flan_jax.models import stack
 from flan_jax.models.decoder import DecoderConfig, DecoderOnly
 from flan_jax.models.t5 import EncoderDecoder, T5Config
-from flan_jax.training import loss, optimiser, step
+from flan_jax.training import checkpoint, loss, optimiser, step
 from flan_jax.training import state as state_lib
 from flan_jax.training.sharding import Layout, Partition
 
@@ -42,7 +44,7 @@ SIZES = {
 }
 MODELS = {
   "t5": EncoderDecoder(
-    T5Config(**SIZES, num_encoder_layers=1, num_decoder_layers=2)
+    T5Config(**SIZES, num_encoder_layers=1, num_decoder_layers=3)
   ),
   "t5 v1.0": EncoderDecoder(
     T5Config(
@@ -177,8 +179,80 @@ QUICK = [("t5", True, 2), ("decoder", False, 1)]
 CASES = [(m, s, a) for m in MODELS for s in (False, True) for a in (1, 2)]
 
 
+def parts(params):
+  """How many different parts of two arrays the devices hold."""
+  arrays = {
+    "kernel": params["decoder"]["layers"]["mlp"]["wi_0"]["kernel"],
+    "embedding": params["token_embedder"]["embedding"],
+  }
+  return {
+    name: len({str(s.index) for s in x.addressable_shards})
+    for name, x in arrays.items()
+  }
+
+
+def far(one, other):
+  """The largest difference of two trees."""
+  pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+  return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+
+
+def without_the_whole(folder):
+  """A fresh state, one restored, and one of a checkpoint's parameters."""
+  model = MODELS["t5"]
+  config = dataclasses.replace(model.config, scan_layers=True)
+  model = dataclasses.replace(model, config=config)
+  made = optimiser.adafactor(1e-3, min_dim_size_to_factor=8)
+  partition = Partition.of(Layout({"fsdp": 4, "tensor": 2}))
+  state = partition.fresh_state(model, made, seed=0)
+  alone = Partition.of(Layout(), jax.devices()[:1])
+  whole = alone.fresh_state(model, made, seed=0)
+  out = {
+    "fresh parts": parts(state.params),
+    "fresh differs": far(state, whole),
+  }
+  checkpoints = checkpoint.Checkpoints(folder)
+  checkpoints.save(0, state, {}, final=True)
+  template = partition.abstract_state(model, made)
+  restored = checkpoints.restore_latest(template).state
+  checkpoints.close()
+  out |= {
+    "restored parts": parts(restored.params),
+    "restored differs": far(restored, whole),
+  }
+  source = Reading(load.opened(folder))
+  where = partition.params(template.params)
+  loaded = load.load_params(source, model, where)
+  out |= {
+    "loaded parts": parts(loaded),
+    "loaded differs": far(loaded, whole.params),
+    "largest read": source.largest,
+    "largest parameter": max(x.nbytes for x in jax.tree.leaves(whole.params)),
+  }
+  return out
+
+
+class Reading:
+  """A source that remembers the most bytes it has read at once."""
+
+  def __init__(self, source):
+    self._source, self.largest = source, 0
+
+  def __getattr__(self, name):
+    return getattr(self._source, name)
+
+  def read(self, name):
+    array = self._source.read(name)
+    self.largest = max(self.largest, array.nbytes)
+    return array
+
+
 if __name__ == "__main__":
   assert jax.device_count() == 8, jax.devices()
   quick = "--all" not in sys.argv
   meshes = ["fsdp 2x4"] if quick else [m for m in MESHES if m != "1x1"]
-  print(json.dumps(differences(QUICK if quick else CASES, meshes)))
+  results = {"differences": differences(QUICK if quick else CASES, meshes)}
+  if quick:
+    with tempfile.TemporaryDirectory() as scratch:
+      results |= without_the_whole(scratch)
+  print(json.dumps(results))
