@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flan_jax.errors import UserError
-from flan_jax.eval import qa_metrics, text_metrics
+from flan_jax.eval import extraction, qa_metrics, text_metrics
 from flan_jax.eval.metric import (
   Metric,
   Weighted,
@@ -262,6 +262,7 @@ METRICS: dict[str, Metric] = {
     ),
     *qa_metrics.METRICS,
     *text_metrics.METRICS,
+    *extraction.METRICS,
   )
 }
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flan_jax.data import collection, forms, spec
+from flan_jax.data import forms, spec
 from flan_jax.errors import UserError
 from flan_jax.eval import answers as answers_lib
 from flan_jax.eval import bootstrap
@@ -106,6 +106,7 @@ class TaskResult:
     ties: test examples whose best score is shared by several choices.
     primary: the name of the metric that stands for the task.
     metrics: by name, the primary one first.
+    metric_names: as the task names them; a metric may have several values.
     draws: `main.spread.mean` in each bootstrap sample, [X]; for intervals over
       several tasks. Not compared and not written to files.
   """
@@ -122,6 +123,7 @@ class TaskResult:
   ties: int
   primary: str
   metrics: Mapping[str, MetricResult]
+  metric_names: tuple[str, ...] = ()
   draws: np.ndarray | None = dataclasses.field(
     default=None, repr=False, compare=False
   )
@@ -197,7 +199,7 @@ def summarise(
         best_dev_template=best,
         best_dev_score=None if best is None else column[best],
         interval=bootstrap.interval(drawn[value].mean(axis=-1)),
-        chance=_chance(metric, test_by),
+        chance=_chance(task, metric, test_by),
         majority=_majority(metric, test_by, value),
         n=units,
         median_interval=bootstrap.interval(np.median(drawn[value], axis=-1)),
@@ -222,6 +224,7 @@ def summarise(
     ties=sum(a.ties > 1 for a in test),
     primary=metrics_lib.get(task.metrics[0]).primary,
     metrics=results,
+    metric_names=tuple(task.metrics),
     draws=primary_draws,
   )
 
@@ -233,7 +236,8 @@ def scored_templates(
 
   For a task with choices these are the rankable ones.
   """
-  if isinstance(task, collection.CollectionTask):
+  # Tasks of a collection or of a benchmark say it themselves.
+  if hasattr(task, "scored_templates"):
     return task.scored_templates(form)
   if task.kind == "classification":
     return tuple(n for n in form.templates if forms.rankable(task, n))
@@ -262,6 +266,19 @@ def clusters(results: Iterable[TaskResult]) -> dict[str, ClusterResult]:
       interval=mean_interval(tasks),
     )
   return out
+
+
+def overall_interval(
+  results: Iterable[TaskResult],
+) -> tuple[float, float] | None:
+  """95 % interval of the mean over clusters of the cluster means."""
+  drawn: dict[str, list[np.ndarray | None]] = {}
+  for task in results:
+    drawn.setdefault(task.cluster, []).append(task.draws)
+  if not drawn or any(d is None for part in drawn.values() for d in part):
+    return None
+  means = [np.mean(part, axis=0) for part in drawn.values()]
+  return bootstrap.interval(np.mean(means, axis=0))
 
 
 def mean_interval(
@@ -304,7 +321,10 @@ def _best(scores: Mapping[int, float]) -> int:
   return min(scores, key=lambda t: (-scores[t], t))
 
 
-def _chance(metric, by_template) -> float | None:
+def _chance(task, metric, by_template) -> float | None:
+  known = getattr(task, "chance", None)
+  if known is not None:
+    return known
   rows = next(iter(by_template.values()))
   if metric.name == "accuracy":
     return 100.0 * statistics.fmean(1 / len(a.choices) for a in rows)

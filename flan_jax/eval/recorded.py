@@ -33,7 +33,8 @@ def read(
     path: of the file, or of the folder that has it. With `report.json` beside
       it, every task must have the rows and templates that the report counts.
     split: whose answers.
-    metrics: names of metrics by task, of tasks that are not in the catalogue.
+    metrics: names of metrics by task, of tasks that are neither in such a
+      report nor in the catalogue.
 
   Raises:
     UserError: a file that is not there, or cut off; a line that is no answer;
@@ -53,9 +54,9 @@ def read(
       f"{path} has no answers of split {split!r}; it has"
       f" {', '.join(map(repr, sorted(splits))) or 'none at all'}."
     )
-  _check_complete(path, found)
+  reported = _check_complete(path, found)
   return {
-    name: _task_answers(path, name, rows, metrics or {})
+    name: _task_answers(path, name, rows, metrics or {}, reported.get(name))
     for name, rows in found.items()
   }
 
@@ -110,14 +111,18 @@ def _answer(where: str, row: Mapping[str, Any]) -> Answer:
         f"{where}: {name} is {value!r}; it must be the number of one of the"
         f" {len(choices)} choices, from 0."
       )
+  # A generated text was read as a choice.
+  text = row["text"].strip() if "text" in row else choices[said]
   return Answer(
-    label=label, prediction=said, choices=choices, text=choices[said], **common
+    label=label, prediction=said, choices=choices, text=text, **common
   )
 
 
-def _task_answers(path, name: str, rows, metrics) -> TaskAnswers:
+def _task_answers(path, name: str, rows, metrics, reported) -> TaskAnswers:
   if name in metrics:
     names, cluster = tuple(metrics[name]), ""
+  elif reported and reported.get("metric_names"):
+    names, cluster = tuple(reported["metric_names"]), reported["cluster"]
   else:
     known = catalogue.load()
     if name not in known:
@@ -146,11 +151,13 @@ def _task_answers(path, name: str, rows, metrics) -> TaskAnswers:
   return TaskAnswers(name, names, tuple(rows), cluster)
 
 
-def _check_complete(path: pathlib.Path, found: Mapping[str, list[Answer]]):
-  """Every task's rows as the report of the same folder counts them."""
+def _check_complete(
+  path: pathlib.Path, found: Mapping[str, list[Answer]]
+) -> Mapping[str, Any]:
+  """The tasks of the report in the same folder; their rows are all there."""
   report = path.with_name(REPORT)
   if path.name != FILE or not report.is_file():
-    return
+    return {}
   try:
     tasks = (json.loads(report.read_text())["after"] or {}).get("tasks", {})
   except (OSError, ValueError, KeyError) as e:
@@ -168,3 +175,4 @@ def _check_complete(path: pathlib.Path, found: Mapping[str, list[Answer]]):
         f" {tasks[name]['rows']:,} rows under {len(tasks[name]['templates'])}"
         " templates. The file is cut off or of another run; evaluate again."
       )
+  return tasks

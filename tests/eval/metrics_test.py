@@ -20,6 +20,7 @@ def test_perfect_predictions_are_100(name):
     "groups": ([0, 1, 1], [("a", 0), ("a", 1), ("b", 1)]),
     "texts": (["a big cat . it sat", "b c"], [["a big cat . it sat"], ["x", "b c"]]),
     "squad_turns": (["1. a cat\n2. no"], [["1. a cat\n2. no"]]),
+    "final_letter": (["So the answer is (B)."], [["B"]]),
     # Each annotator's answer is left out in turn.
     "quac": (["a cat", "x"], [["the cat", "a cat"], ["x"]]),
   }
