@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import seqio
 
-from flan_jax.data import forms, spec, template
+from flan_jax.data import catalogue, forms, spec, template
 from flan_jax.data.evaluation import EvalExample
 
 
@@ -57,7 +57,7 @@ class CollectionTask(abc.ABC):
 
   @abc.abstractmethod
   def count(self, task: seqio.Task, split: str) -> tuple[int, int, int, int]:
-    """Rows read, not kept, incomplete and too long (`mixtures.Counts`) of
+    """Rows read, not kept, incomplete and too long (`counts.Counts`) of
     one of its seqio tasks."""
 
   @abc.abstractmethod
@@ -78,6 +78,11 @@ class CollectionTask(abc.ABC):
 class Collection(abc.ABC):
   """Tasks and mixtures that a job registers beside the catalogue's."""
 
+  @property
+  def sampled(self) -> Mapping[str, spec.Task]:
+    """Its tasks of which the package holds sample rows, by name."""
+    return {}
+
   @abc.abstractmethod
   def register(
     self,
@@ -86,3 +91,9 @@ class Collection(abc.ABC):
     wrapper: template.Wrapper = template.PLAIN,
   ) -> None:
     """Writes them to seqio's registry, in place of what it wrote before."""
+
+
+def known(collection: Collection | None) -> dict[str, spec.Task]:
+  """The tasks of which the package holds sample rows, the catalogue's too."""
+  ours = {} if collection is None else collection.sampled
+  return {**catalogue.load(), **ours}

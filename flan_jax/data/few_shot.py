@@ -94,45 +94,97 @@ class Exemplars:
       seed: a pair of integers.
     """
     query_BF = template.fields(self.task, rows)
-    pool_PF = template.fields(self.task, pool)
-    key_B, key_P = (self._key(x) for x in (query_BF, pool_PF))
-    size = tf.size(key_P)
-    score_BP = tf.random.stateless_uniform(
-      tf.stack([tf.size(key_B), size]), tf.stack(seed)
-    )
-    # A row that reads the same is not drawn, be it the row itself.
-    same_BP = key_B[:, None] == key_P[None]
-    score_BP = tf.where(same_BP, -1.0, score_BP)
-    score_BK, index_BK = tf.math.top_k(score_BP, tf.minimum(self.shots, size))
-    row_N = tf.repeat(tf.range(tf.size(key_B)), tf.shape(index_BK)[1])
-    text_N = self._join(
+    return draw(
+      self.task,
+      self.query,
       self.solved,
-      tf.gather(pool_PF, tf.reshape(index_BK, [-1])),
-      tf.gather(row_template_B, row_N),
-    )
-    text_BK = tf.reshape(text_N, tf.shape(index_BK))
-    length_BK = tf.reshape(self._lengths(text_N), tf.shape(index_BK))
-    length_BK = tf.where(score_BK < 0, self.budget + 1, length_BK)
-    asked_B = self._lengths(self._join(self.query, query_BF, row_template_B))
-    fits_BK = asked_B[:, None] + tf.cumsum(length_BK, axis=1) <= self.budget
-    text_B = tf.strings.reduce_join(tf.where(fits_BK, text_BK, ""), axis=1)
-    return text_B, tf.reduce_sum(tf.cast(fits_BK, tf.int32), axis=1)
-
-  def _key(self, fields_BF):
-    text_B = tf.strings.reduce_join(
-      fields_BF[:, : len(self.task.inputs)], axis=1, separator="\x1e"
-    )
-    return tf.strings.to_hash_bucket_fast(text_B, 2**62)
-
-  def _join(self, tables, fields_BF, row_template_B):
-    t = template.tensors(tables)
-    return template.join(
-      t.input_text_TP, t.input_slot_TP, fields_BF, row_template_B
+      self.encoder,
+      self.budget,
+      query_BF,
+      template.fields(self.task, pool),
+      row_template_B,
+      tf.fill(tf.shape(row_template_B), self.shots),
+      seed,
+      most=self.shots,
     )
 
-  def _lengths(self, text_B):
-    tokens = trimming.encode_batch(self.encoder.vocabulary, text_B)
-    return tf.cast(tokens.row_lengths(), tf.int32)
+
+def draw(
+  task: spec.Task,
+  query: template.Tables,
+  solved: template.Tables,
+  encoder: trimming.Encoder,
+  budget: int,
+  query_BF,
+  pool_PF,
+  row_template_B,
+  shots_B,
+  seed,
+  *,
+  most: int,
+):
+  """Text of each row's exemplars [B], and how many they are, int32 [B].
+
+  Args:
+    task: whose rows they are.
+    query, solved: tables of prompts and of exemplars, row by row the same
+      templates.
+    encoder: counts tokens.
+    budget: tokens of exemplars and prompt together.
+    query_BF: fields of the rows that are asked about, as `query` takes them.
+    pool_PF: fields of training rows, as `solved` takes them.
+    row_template_B: which row of the tables each prompt has.
+    shots_B: exemplars at most, of each row.
+    seed: a pair of integers.
+    most: K, the largest of `shots_B`.
+  """
+  key_B, key_P = (_key(task, x) for x in (query_BF, pool_PF))
+  size = tf.size(key_P)
+  score_BP = tf.random.stateless_uniform(
+    tf.stack([tf.size(key_B), size]), tf.stack(seed)
+  )
+  # A row that reads the same is not drawn, be it the row itself.
+  same_BP = key_B[:, None] == key_P[None]
+  score_BP = tf.where(same_BP, -1.0, score_BP)
+  score_BK, index_BK = tf.math.top_k(score_BP, tf.minimum(most, size))
+  shape = tf.shape(index_BK)
+  wanted_BK = (score_BK >= 0) & (tf.range(shape[1])[None] < shots_B[:, None])
+  place_N2 = tf.where(wanted_BK)
+  text_N = _join(
+    solved,
+    tf.gather(pool_PF, tf.gather_nd(index_BK, place_N2)),
+    tf.gather(row_template_B, place_N2[:, 0]),
+  )
+  text_BK = tf.tensor_scatter_nd_update(tf.fill(shape, ""), place_N2, text_N)
+  length_BK = tf.tensor_scatter_nd_update(
+    tf.fill(shape, budget + 1), place_N2, _lengths(encoder, text_N)
+  )
+  asked_B = _lengths(encoder, _join(query, query_BF, row_template_B))
+  fits_BK = asked_B[:, None] + tf.cumsum(length_BK, axis=1) <= budget
+  text_B = tf.strings.reduce_join(tf.where(fits_BK, text_BK, ""), axis=1)
+  return text_B, tf.reduce_sum(tf.cast(fits_BK, tf.int32), axis=1)
+
+
+def _key(task, fields_BF):
+  """A hash of the fields that prompts show when they ask for the answer."""
+  names = tuple(task.inputs)
+  columns = [names.index(field) for field in forms.plain_fields(task)]
+  text_B = tf.strings.reduce_join(
+    tf.gather(fields_BF, columns, axis=1), axis=1, separator="\x1e"
+  )
+  return tf.strings.to_hash_bucket_fast(text_B, 2**62)
+
+
+def _join(tables, fields_BF, row_template_B):
+  t = template.tensors(tables)
+  return template.join(
+    t.input_text_TP, t.input_slot_TP, fields_BF, row_template_B
+  )
+
+
+def _lengths(encoder, text_B):
+  tokens = trimming.encode_batch(encoder.vocabulary, text_B)
+  return tf.cast(tokens.row_lengths(), tf.int32)
 
 
 def pools(rows: tf.data.Dataset) -> tf.data.Dataset:

@@ -107,8 +107,9 @@ def template(task: spec.Task, number: int) -> spec.Template:
   Raises:
     UserError: there is no such template.
   """
-  if 0 <= number < spec.NUM_TEMPLATES:
-    return task.templates[number]
+  every = (*task.templates, *task.inversions)
+  if 0 <= number < len(every):
+    return every[number]
   target = "{" + (spec.ANSWER if task.choices else spec.TARGET) + "}"
   fields = "\n".join("{" + field + "}" for field in plain_fields(task))
   if number == NO_TEMPLATE:
@@ -117,7 +118,7 @@ def template(task: spec.Task, number: int) -> spec.Template:
     return spec.Template(f"[{title(task)}] {fields}", target)
   raise UserError(
     f"task {task.name!r}: there is no template {number}, only 0 to"
-    f" {spec.NUM_TEMPLATES - 1}, {NO_TEMPLATE} (none) and {DATASET_NAME}"
+    f" {len(every) - 1}, {NO_TEMPLATE} (none) and {DATASET_NAME}"
     " (dataset name)."
   )
 

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax.data import catalogue, collection, mixtures
+from flan_jax.data import catalogue, collection, counts, mixtures
+
+# Rows of a task that are looked at. FLAN's tasks have fewer; of the millions
+# that some of FLAN 2022's have, reading all would take hours.
+MOST_COUNTED = 100_000
 
 
 def described(
@@ -17,7 +21,9 @@ def described(
 
   Returns:
     `mixture`, its name, and `tasks`: seqio name -> `fingerprint` (of our
-    tasks), `form`, `rows` by split, `rate`, `copy` (of the files).
+    tasks), `form`, `rows` by split, `rate`, `copy` (of the files). Where the
+    mixture has sub-mixtures, `submixtures`: name -> `share`, that `wanted`,
+    tasks that are here and `known`, and why it is `absent`.
   """
   if resolved is None:
     return {}
@@ -25,8 +31,19 @@ def described(
     seqio_name: _fingerprint(task)
     for seqio_name, task in mixtures.by_seqio_name(resolved).items()
   }
+  parts = {
+    name: {
+      "wanted": share.weight,
+      "share": share.share,
+      "tasks": len(share.tasks),
+      "known": share.known,
+      "absent": share.absent,
+    }
+    for name, share in resolved.parts.items()
+  }
   return {
     "mixture": name,
+    **({"submixtures": parts} if parts else {}),
     "tasks": {
       task: {
         "fingerprint": prints.get(task, ""),
@@ -48,17 +65,19 @@ def _fingerprint(task) -> str:
 def left_out(
   training: mixtures.Resolved, lengths: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-  """Training rows that are not used, by task and reason; reads all rows.
+  """Training rows that are not used, by task and reason.
+
+  Reads the first `MOST_COUNTED` rows of each.
 
   >>> left_out(resolve("flan_snli"), lengths)  # doctest: +SKIP
   {'flan_snli': {'not_kept': 12, 'incomplete': 0, 'too_long': 0}}
   """
-  counts = mixtures.count(training, "train", lengths)
+  counted = counts.count(training, "train", lengths, MOST_COUNTED)
   return {
     name: {
       "not_kept": c.not_kept,
       "incomplete": c.incomplete,
       "too_long": c.too_long,
     }
-    for name, c in counts.items()
+    for name, c in counted.items()
   }

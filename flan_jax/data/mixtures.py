@@ -15,7 +15,6 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import seqio
 
 from flan_jax.data import (
@@ -25,8 +24,8 @@ from flan_jax.data import (
   preprocessors,
   sources,
   spec,
+  submixtures,
   template,
-  trimming,
 )
 from flan_jax.data.splits import Split
 from flan_jax.errors import UserError
@@ -103,6 +102,7 @@ class Resolved:
     missing: tasks left out.
     rows: task -> split -> rows, before rows are dropped by `keep`.
     rates: task -> its share of the examples; they sum to 1.
+    parts: what of its sub-mixtures is here (`submixtures.py`); {} without.
   """
 
   mixture: seqio.Mixture | seqio.Task
@@ -110,6 +110,9 @@ class Resolved:
   missing: tuple[Missing, ...]
   rows: Mapping[str, Mapping[str, int]]
   rates: Mapping[str, float]
+  parts: Mapping[str, submixtures.Share] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def resolve(
@@ -128,14 +131,14 @@ def resolve(
     split: the split that must have usable rows.
 
   Raises:
-    UserError: no such mixture (names the nearest), datasets are missing, none
-      is left, or a task's split is empty or has no usable row.
+    UserError: no such mixture (names the nearest), datasets or sub-mixtures
+      are missing, none is left, or a task's split is empty or has no usable row.
   """
   if missing not in ("error", "skip"):
     raise UserError(
       f"MISSING_DATASETS is {missing!r}; write 'error' or 'skip'."
     )
-  mixture = registered(name)
+  mixture = whole = submixtures.now(registered(name))
   tasks = {t.name: t for t in seqio.get_subtasks(mixture)}
   gone = {n: m for n, t in tasks.items() if (m := _missing(t))}
   if gone and (missing == "error" or len(gone) == len(tasks)):
@@ -150,7 +153,10 @@ def resolve(
       f"{name}: {len(gone)} of {len(tasks)} datasets are not prepared."
       f"{left}{way_out}\n{lines}"
     )
-  if gone:
+  absent = submixtures.absent(
+    whole, {n: m.message for n, m in gone.items()}
+  )
+  if gone or absent:
     mixture = _without(mixture, gone.keys())
   present = {n: t for n, t in tasks.items() if n not in gone}
   rows = {
@@ -159,12 +165,14 @@ def resolve(
   }
   for n, t in present.items():
     _check_usable(t, n, split)
+  rates = _rates(mixture, present)
   return Resolved(
     mixture,
     tuple(present),
     tuple(gone.values()),
     rows,
-    _rates(mixture, present),
+    rates,
+    submixtures.shares(whole, rates, absent),
   )
 
 
@@ -327,68 +335,6 @@ def _check_usable(
       " Check the data in"
       f" {task.source!r}, or leave the task out of the mixture."
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-  """What becomes of the rows of one split.
-
-  Attributes:
-    read: rows of the split.
-    not_kept: of them dropped by the task's `keep`.
-    incomplete: of the rest dropped, a field or the target being empty.
-    too_long: of used rows times templates, those that are left out because
-      the row's own options are longer than the inputs.
-  """
-
-  read: int
-  not_kept: int
-  incomplete: int
-  too_long: int = 0
-
-  @property
-  def used(self) -> int:
-    return self.read - self.not_kept - self.incomplete
-
-
-def count(
-  resolved: Resolved,
-  split: str = "train",
-  lengths: Mapping[str, int] | None = None,
-) -> dict[str, Counts]:
-  """What happens to each row of our tasks, from one pass over the data.
-
-  >>> count(resolve("flan_snli"))  # doctest: +SKIP
-  {'flan_snli': Counts(read=4915, not_kept=12, incomplete=0, too_long=0)}
-
-  Args:
-    resolved: from `resolve`.
-    split: ours.
-    lengths: of inputs and targets in tokens; `too_long` is 0 without.
-  """
-  out = {}
-  for task in seqio.get_subtasks(resolved.mixture):
-    ours = catalogue.of_seqio(task)
-    if ours is None or not isinstance(task.source, sources.Source):
-      continue
-    if isinstance(ours, collection.CollectionTask):
-      out[task.name] = Counts(*ours.count(task, split))
-      continue
-    encoder = trimming.encoder(task.output_features, lengths)
-    sums = [0, 0, 0, 0]
-    for rows, kept_B, complete_B in template.user_errors(
-      preprocessors.examine(ours, task.source.get_dataset(split))
-    ):
-      used_B = kept_B & complete_B
-      sums[0] += len(kept_B)
-      sums[1] += int(np.sum(~kept_B))
-      sums[2] += int(np.sum(kept_B & ~complete_B))
-      if lengths and isinstance(ours.choices, spec.Features):
-        used = preprocessors.gather(rows, used_B)
-        chosen = catalogue.form_of(task).of(ours)
-        sums[3] += preprocessors.too_long(ours, encoder, used, chosen)
-    out[task.name] = Counts(*sums)
-  return out
 
 
 def examples(

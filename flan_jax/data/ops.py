@@ -75,3 +75,34 @@ def accepted(row: Row) -> Row:
   """
   texts = tf.concat([[row["target"]], row["references"]], axis=0)
   return {**row, "answers": tf.unique(texts).y}
+
+
+def ended(row: Row, *fields: str) -> Row:
+  """The row with a full stop where `fields` end without any.
+
+  >>> ended({"text": tf.constant("It is cold")}, "text")["text"].numpy()
+  b'It is cold.'
+  """
+  stopped = {
+    field: tf.strings.regex_replace(
+      row[field], r"([^\s.!?:;][\")\]']*)\s*$", r"\1."
+    )
+    for field in fields
+  }
+  return {**row, **stopped}
+
+
+def spoken(row: Row, turns: tf.Tensor) -> Row:
+  r"""The row with `turns` and, a line each, `dialog`; the last one asks.
+
+  >>> spoken({}, tf.constant(["Hi.", "Where are you?"]))["dialog"].numpy()
+  b'B: Hi.\nA: Where are you?'
+  """
+  turns = tf.strings.strip(turns)
+  back = tf.size(turns) - 1 - tf.range(tf.size(turns))
+  said = tf.strings.join([tf.gather(["A: ", "B: "], back % 2), turns])
+  return {
+    **row,
+    "turns": turns,
+    "dialog": tf.strings.reduce_join(said, separator="\n"),
+  }

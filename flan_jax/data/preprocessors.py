@@ -58,7 +58,7 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
   def one(row):
     index = row[template.INDEX]
     row = {k: v for k, v in row.items() if k != template.INDEX}
-    row = dict(task.prepare(row)) if task.prepare else row
+    row = _prepared(task, row)
     kept = task.keep(dict(row)) if task.keep else tf.constant(True)
     return {"row": {**row, template.INDEX: index}, _KEPT: kept}
 
@@ -74,6 +74,28 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
   if task.prepare or task.keep:
     dataset = dataset.map(one, num_parallel_calls=tf.data.AUTOTUNE)
   return dataset.ragged_batch(BATCH).map(many)
+
+
+def _prepared(task: spec.Task, row):
+  """The row as the task's own `prepare` leaves it."""
+  if task.prepare is None:
+    return row
+  try:
+    return dict(task.prepare(row))
+  except KeyError as e:
+    raise spec.SpecError(
+      f"task {task.name!r}: prepare reads a feature {e.args[0]!r}, which its"
+      f" rows have not; they have {', '.join(_names(row))}."
+    ) from None
+
+
+def _names(row, above: str = "") -> list[str]:
+  """Features of a row, those within others as `answers/text`."""
+  out = []
+  for name, value in sorted(row.items()):
+    inside = isinstance(value, Mapping)
+    out += _names(value, f"{above}{name}/") if inside else [above + name]
+  return out
 
 
 def number(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -101,7 +123,7 @@ def render_rows(
   of the rows that `train` gives stand before each prompt (`few_shot.py`).
 
   A row whose own options are longer than the inputs is left out when it draws
-  a template that shows them (`mixtures.count` counts such rows); where
+  a template that shows them (`counts.count` counts such rows); where
   options are the task's, that would be every row, and is an error.
   """
   table = template.tables(task, templates, wrapper, shown=shots > 0)
@@ -161,6 +183,11 @@ def apply(task, tables, encode, rows, row_template_B, shown=None):
   if shown is not None:
     text_B, carried[template.SHOTS] = shown
     fields_BF = template.with_exemplars(fields_BF, text_B)
+  return rendered(tables, encode, carried, fields_BF, row_template_B)
+
+
+def rendered(tables, encode, carried, fields_BF, row_template_B):
+  """As `apply`, from fields that are there; `carried` goes along."""
   encoded = encode(tables, fields_BF, row_template_B)
   out = {
     **carried,

@@ -321,10 +321,21 @@ class JsonlSource(Source):
     pattern = os.path.expanduser(self.pattern.replace("{split}", split))
     out = []
     for file in sorted(glob.glob(pattern, recursive=True)):
-      text = pathlib.Path(file).read_text(encoding="utf-8")
+      text = self._text(file)
       numbered = enumerate(text.split("\n"), 1)
       out += [(file, n, line) for n, line in numbered if line.strip()]
     return out
+
+  def _text(self, file: str) -> str:
+    data = pathlib.Path(file).read_bytes()
+    try:
+      return data.decode("utf-8")
+    except UnicodeDecodeError as e:
+      number = data.count(b"\n", 0, e.start) + 1
+      raise UserError(
+        f"task {self.task!r}: {file}, line {number} is not UTF-8 text (byte"
+        f" {data[e.start]:#x}); write the file in UTF-8."
+      ) from None
 
   def _parse(self, file: str, number: int, line: str) -> dict:
     try:
@@ -350,4 +361,8 @@ def source(task: spec.Task) -> Source:
   """
   if isinstance(task.source, spec.Tfds):
     return TfdsSource(task.name, task.splits, task.source)
+  if isinstance(task.source, spec.Cot):
+    from flan_jax.data import cot  # which imports this module
+
+    return cot.CotSource(task.name, task.splits, task.source)
   return JsonlSource(task.name, task.splits, task.source)

@@ -30,6 +30,8 @@ MAX_RATE = 3_000
 
 # Fields a template may name besides the task's own inputs.
 ANSWER, OPTIONS, TARGET = "answer", "options", "target"
+# The one of a task's inputs that shows the turns of a dialog.
+DIALOG = "dialog"
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -80,6 +82,22 @@ class Jsonl:
   """JSON-lines files: a glob with `{split}` in it, one object a line."""
 
   pattern: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cot:
+  """A chain-of-thought file of three columns (`cot.py`).
+
+  Attributes:
+    file: its name, `gsm8k_train.tsv`.
+    folder: where it lies; None: `cot` in the TFDS data directory. Not a part
+      of what the task is.
+  """
+
+  file: str
+  folder: str | None = dataclasses.field(
+    default=None, repr=False, compare=False
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +162,7 @@ class Task:
   Attributes:
     name: the file's name, the task's name everywhere.
     paper_name: as the paper's tables print it.
-    source: `tfds(...)` or `Jsonl(...)`.
+    source: `tfds(...)`, `Jsonl(...)` or `Cot(...)`.
     splits: ours in terms of the source's.
     inputs: field of the templates -> feature of the (prepared) row.
     templates: ten (inputs, targets) pairs; at most three turned around.
@@ -157,10 +175,16 @@ class Task:
       are accepted, where more than the one at `label` is right.
     group: feature (a text) that rows share which a metric takes together:
       MultiRC's question.
+    postprocess: name of a function in `eval/postprocess.py` that generated
+      answers go through before metrics; default: white space at the ends goes.
     prepare: graph function of one row (a dict of tensors) to the row that the
       fields name; written above the task, with a before/after example.
     keep: graph function of one prepared row to a bool; rows for which it is
       false are dropped and counted.
+    inversions: further pairs that ask for an input, numbered from ten on;
+      only the prompt types of FLAN 2022 draw them (`prompt_types.py`).
+    turns: feature with the turns (a sequence of texts) of the dialog that the
+      field `dialog` shows; FLAN 2022 lists them in drawn formats.
     family: tasks of one family (ANLI R1 to R3) count as one dataset in the
       paper and are held out together.
     notes: one line for each deliberate difference from the published form.
@@ -168,7 +192,7 @@ class Task:
 
   name: str
   paper_name: str
-  source: Tfds | Jsonl
+  source: Tfds | Jsonl | Cot
   splits: Splits
   inputs: Mapping[str, str]
   templates: tuple[Template, ...]
@@ -178,8 +202,11 @@ class Task:
   target: str | None = None
   references: str | None = None
   group: str | None = None
+  postprocess: str | None = None
   prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
   keep: Callable[[dict[str, Any]], Any] | None = None
+  inversions: tuple[Template, ...] = ()
+  turns: str | None = None
   family: str | None = None
   notes: tuple[str, ...] = ()
 
@@ -189,9 +216,14 @@ class Task:
       for i, t in enumerate(self.templates)
     )
     object.__setattr__(self, "templates", pairs)
+    inverted = tuple(
+      t if isinstance(t, Template) else self._pair(i, t)
+      for i, t in enumerate(self.inversions, NUM_TEMPLATES)
+    )
+    object.__setattr__(self, "inversions", inverted)
     object.__setattr__(self, "inputs", dict(self.inputs))
     self._check_fields()
-    for i, template in enumerate(pairs):
+    for i, template in enumerate((*pairs, *inverted)):
       self._check_template(i, template)
     self._check_together()
 
@@ -310,8 +342,14 @@ class Task:
         f"{len(self.templates)} templates; every task has {NUM_TEMPLATES}"
         " (Wei et al., section 2.1)."
       )
-    if len(set(self.templates)) != NUM_TEMPLATES:
+    every = (*self.templates, *self.inversions)
+    if len(set(every)) != len(every):
       self._fail("two templates are the same.")
+    for i, template in enumerate(self.inversions, NUM_TEMPLATES):
+      if not set(template.target_fields) & set(self.inputs):
+        self._fail(f"template {i} is an inversion and asks for no input.")
+    if self.turns is not None and DIALOG not in self.inputs:
+      self._fail(f"turns need a field {DIALOG!r} in inputs, which shows them.")
     turned = sum(t.turned_around for t in self.templates)
     if turned > MAX_TURNED_AROUND:
       self._fail(

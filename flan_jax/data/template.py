@@ -11,7 +11,6 @@ interleave, join), so a graph is as small for ten templates as for one.
 Dimensions: B rows, F fields, T templates, P fields in the longest template.
 """
 
-import codecs
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -19,20 +18,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from flan_jax.data import forms, spec
-from flan_jax.errors import UserError
+from flan_jax.data import forms, row_checks, spec
+from flan_jax.data.row_checks import INDEX as INDEX
+from flan_jax.data.row_checks import DataError as DataError
+from flan_jax.data.row_checks import fail_if as fail_if
+from flan_jax.data.row_checks import user_errors as user_errors
 
 Row = Mapping[str, Any]
 
 # Features of a rendered example that a task's own fields may not be called.
-INDEX, LABEL, CHOICES, REFERENCES = (
-  "example_index",
-  "label",
-  "choices",
-  "references",
-)
+LABEL, CHOICES, REFERENCES = "label", "choices", "references"
 # What rows that a metric takes together share.
 GROUP = "group"
+# Which prompt type of FLAN 2022 an example is of (`prompt_types.py`).
+PROMPT_TYPE = "prompt_type"
 # How many exemplars stand before a prompt; a feature of few-shot examples.
 SHOTS = "shots"
 # The field that holds them.
@@ -50,19 +49,8 @@ RESERVED = frozenset((
   "template",
   "trimmed",
   SHOTS,
+  PROMPT_TYPE,
 ))
-
-# What the graph raises is wrapped by TensorFlow in its own lines; the marks
-# let `user_errors` find the one sentence that is meant for the user.
-_BEGIN, _END = "<data error> ", " </data error>"
-
-
-# A name of its own: a generator closed at exit finds no module `tf`.
-_GRAPH_ERROR = tf.errors.InvalidArgumentError
-
-
-class DataError(UserError):
-  """A row that a task's templates cannot be applied to; names both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,25 +297,29 @@ def fields(task: spec.Task, batch: Row):
 
   Raises (when the graph runs, as one sentence; see `user_errors`):
     DataError: a label outside its choices, fewer than two choices, an empty
-      or repeated choice. Names task, row and label.
+      or repeated choice, a text that is not UTF-8. Names task, row and label.
   """
   columns = [batch[f] for f in task.inputs]
+  own = isinstance(task.choices, spec.Features)
+  choices_BC = ragged(batch[CHOICES]) if own else None
+  check = row_checks.check_utf8(task, batch, choices_BC)
+  with tf.control_dependencies([check]):
+    columns[0] = tf.identity(columns[0])
   empty_B = tf.zeros_like(columns[0])
   if task.choices is None:
     return tf.stack([*columns, batch[spec.TARGET], empty_B], axis=1)
   label_B = batch[LABEL]
   if isinstance(task.choices, tuple):
-    size = len(task.choices)
-    check = _check_labels(task, batch, label_B, tf.constant(size, tf.int64))
+    size = tf.constant(len(task.choices), tf.int64)
+    check = row_checks.check_labels(task, batch, label_B, size)
     with tf.control_dependencies([check]):
       answer_B = tf.gather(tf.constant(task.choices), label_B)
     options_B = tf.fill(tf.shape(answer_B), options(task.choices))
   else:
-    choices_BC = ragged(batch[CHOICES])
     sizes_B = choices_BC.row_lengths()
     checks = [
-      _check_labels(task, batch, label_B, sizes_B),
-      _check_choices(task, batch, choices_BC),
+      row_checks.check_labels(task, batch, label_B, sizes_B),
+      row_checks.check_choices(task, batch, choices_BC),
     ]
     with tf.control_dependencies(checks):
       answer_B = tf.gather(
@@ -367,74 +359,3 @@ def ragged(value):
   if isinstance(value, tf.RaggedTensor):
     return value
   return tf.RaggedTensor.from_tensor(value)
-
-
-def _check_labels(task, batch, label_B, size_B):
-  bad_B = (label_B < 0) | (label_B >= size_B)
-  return fail_if(
-    bad_B,
-    batch,
-    f"task {task.name!r}: label {{}} is outside its choices (counted from 0)"
-    f" in row {{}}. Drop such rows with keep=, or correct {task.label!r}.",
-    label_B,
-  )
-
-
-def _check_choices(task, batch, choices_BC):
-  text = choices_BC.flat_values
-  row = tf.strings.as_string(choices_BC.value_rowids())
-  position = tf.range(tf.size(text))
-  # A choice is repeated if an earlier position has the same (row, text).
-  _, group = tf.unique(tf.strings.join([row, text], separator=":"))
-  first = tf.math.unsorted_segment_min(position, group, tf.size(text))
-  wrong = (tf.gather(first, group) < position) | (tf.strings.strip(text) == "")
-  wrong_B = tf.reduce_any(choices_BC.with_flat_values(wrong), axis=1)
-  return fail_if(
-    wrong_B | (choices_BC.row_lengths() < 2),
-    batch,
-    f"task {task.name!r}: the {{}} choices in row {{}} are not at least two,"
-    " all different and none empty. Drop such rows with keep=.",
-    choices_BC.row_lengths(),
-  )
-
-
-def fail_if(bad_B, batch: Row, message: str, *values_B):
-  """An op that raises for the first bad row.
-
-  `message` has one `{}` for each of `values_B` (numbers of the rows, or one
-  text) and a last one for the row's number in its split.
-  """
-  first = tf.where(bad_B)[:1, 0]  # [1], or [0] where all is well
-  said = [
-    tf.fill(tf.shape(first), v)
-    if v.shape.rank == 0
-    else tf.strings.as_string(tf.gather(v, first))
-    for v in (*values_B, batch[INDEX])
-  ]
-  pieces = [None] * (2 * len(said) + 1)
-  pieces[0::2] = message.split("{}")
-  pieces[1::2] = said
-  text = tf.strings.reduce_join(tf.strings.join([_BEGIN, *pieces, _END]))
-  return tf.debugging.Assert(tf.size(first) == 0, [text])
-
-
-def user_errors(rows):
-  """Iterates over `rows`; what the graph says about data becomes one line.
-
-  TensorFlow wraps a failed check in its own lines; here it is a `DataError`
-  with the sentence alone.
-
-  Raises:
-    DataError: see `fields` and `trimming`.
-  """
-  try:
-    yield from rows
-  except _GRAPH_ERROR as e:
-    found = re.search(
-      re.escape(_BEGIN) + "(.*?)" + re.escape(_END), str(e), re.DOTALL
-    )
-    if not found:
-      raise
-    # TensorFlow escapes what it quotes.
-    text = codecs.escape_decode(found.group(1))[0].decode("utf-8", "replace")
-    raise DataError(text) from None

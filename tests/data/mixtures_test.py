@@ -3,7 +3,7 @@ import re
 import pytest
 import seqio
 
-from flan_jax.data import catalogue, mixtures, spec
+from flan_jax.data import catalogue, counts, mixtures, spec
 from flan_jax.errors import UserError
 from tests.data import made
 
@@ -179,11 +179,11 @@ def test_counts(registered):
     source=spec.tfds("odd:1.0.0"),
     keep=lambda row: row["label"] >= 0,
   )
-  counts = with_task(
-    task, lambda name: mixtures.count(mixtures.resolve(name))[name]
+  found = with_task(
+    task, lambda name: counts.count(mixtures.resolve(name))[name]
   )
-  assert counts == mixtures.Counts(read=36, not_kept=1, incomplete=2)
-  assert counts.used == 33
+  assert found == counts.Counts(read=36, not_kept=1, incomplete=2)
+  assert found.used == 33
 
 
 def test_counts_of_options_that_do_not_fit(tmp_path):
@@ -198,14 +198,14 @@ def test_counts_of_options_that_do_not_fit(tmp_path):
     source=spec.Jsonl(pattern),
     splits=spec.Splits(validation=spec.last("train", 2), test="test"),
   )
-  counts = with_task(
+  found = with_task(
     task,
-    lambda name: mixtures.count(
+    lambda name: counts.count(
       mixtures.resolve(name), lengths={"inputs": 120, "targets": 20}
     )[name],
   )
   # Templates 0 (options) and 9 (answer) of row 1.
-  assert counts.too_long == 2
+  assert found.too_long == 2
 
 
 def test_examples_are_decided_by_the_seed(registered):
