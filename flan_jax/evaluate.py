@@ -6,12 +6,16 @@ bottom: rows -> batches -> scores -> numbers -> files.
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+
+from flan_jax import config as config_lib
 from flan_jax import summary
 from flan_jax.convert import load
 from flan_jax.data import catalogue, inventory, mixtures, spec, template
@@ -19,15 +23,13 @@ from flan_jax.data import directory as directory_lib
 from flan_jax.data import seen as seen_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
-from flan_jax.eval import generation, protocol, rank, report
-from flan_jax.eval import predictions as predictions_lib
-from flan_jax.eval.evaluation import Evaluation, Sample
+from flan_jax.eval import answer_file, generation, rank, report, results
+from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
+from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.training import checks
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
-
-SAMPLES_PER_TASK = 2
 
 
 def evaluate_tasks(
@@ -42,7 +44,10 @@ def evaluate_tasks(
   splits: Sequence[str] | None = None,
   wrapper: template.Wrapper = template.PLAIN,
   score: str = "sum",
+  stop_strings: Sequence[str] = (),
   predictions: str | os.PathLike | None = None,
+  generated: str | os.PathLike | None = None,
+  run: str = "",
   progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
   """Evaluates `model` on every task with all templates, FLAN's protocol.
@@ -66,9 +71,13 @@ def evaluate_tasks(
     splits: the last one is reported; with two, the first one picks the best
       template. Default: all that the set has.
     wrapper: see `EvaluationSet.prepare`.
-    score: `sum` or `mean`, see `rank.rank`.
+    score: one of `rank.SCORES`, by which choices are ranked.
+    stop_strings: texts that end a generated answer too.
     predictions: file for every answer, one JSON object a line.
-    progress: called with (batches done, batches in all).
+    generated: file that keeps generated answers as they come, `AnswerFile`:
+      an evaluation that was stopped goes on from them.
+    run: what `generated` belongs to: a name of the parameters.
+    progress: called with (batches and inputs done, in all).
 
   Raises:
     UserError: what `prepare`, `rank.rank` and `protocol.summarise` raise; a
@@ -96,12 +105,20 @@ def evaluate_tasks(
       f"evaluation splits {splits}: the set holds {tuple(tasks.examples)}."
     )
   start = time.monotonic()
-  ranked, generated = _run(model, params, tasks, splits, score, progress)
+  config = DecodeConfig(
+    end_ids=tasks.end_ids, stop_strings=tuple(stop_strings)
+  )
+  file = None
+  if generated is not None and tasks.plans(splits)[1].inputs:
+    file = _answer_file(generated, tasks, splits, run, model, config)
+  ranked, answered = _run(
+    model, params, tasks, splits, score, config, file, progress
+  )
   seconds = time.monotonic() - start
-  order = _by_split(tasks, splits, ranked, generated)
+  order = _by_split(tasks, splits, ranked, answered)
   if predictions is not None:
-    predictions_lib.write(predictions, order)
-  return _evaluation(tasks, splits, order, seconds, score)
+    results.write(predictions, tasks, order)
+  return results.evaluation(tasks, order, seconds, score)
 
 
 def evaluate(
@@ -123,14 +140,18 @@ def evaluate(
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   eval_examples: int | None = None,
+  answer_by: str | None = None,
   score: str = "sum",
+  options_shown: bool = True,
+  stop_strings: Sequence[str] = (),
   allow_seen: bool = False,
 ) -> pathlib.Path:
   """Evaluates one checkpoint and writes the page about it.
 
-  Writes `report.html`, `.json` and `.md`, and `predictions.jsonl` with every
-  answer. What is None is taken from the run that made the checkpoint, where
-  there is one (its `run.json`).
+  Writes `report.html`, `.json` and `.md`, `predictions.jsonl` with every
+  answer and `generated.jsonl` with generated ones as the model wrote them. An
+  evaluation that was stopped goes on from the latter. What is None is taken
+  from the run that made the checkpoint, where there is one (its `run.json`).
 
   Args:
     initial_checkpoint_path: a checkpoint of any format in
@@ -152,7 +173,10 @@ def evaluate(
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     eval_examples: rows at most per task and split; None: all.
-    score: `sum` or `mean`, see `eval/rank.py`.
+    answer_by: how tasks are answered, see `EvaluationSet.prepare`.
+    score: by which choices are ranked, one of `rank.SCORES`.
+    options_shown: whether prompts list the options.
+    stop_strings: texts that end a generated answer too.
     allow_seen: whether datasets that the run was trained on are evaluated.
 
   Returns:
@@ -203,6 +227,8 @@ def evaluate(
     wrapper=wrapper,
     form_of=mixtures.forms_of(held_out),
     kind=model.kind,
+    answer_by=answer_by,
+    options_shown=options_shown,
   )
 
   # The run: its record, its folder, what it is going to do.
@@ -234,13 +260,17 @@ def evaluate(
   for task, by in seen.items():
     display.say(f"note: {task} was trained on ({', '.join(by)})")
 
+  params = load.load_params(opened, model)
   result = evaluate_tasks(
     model,
-    load.load_params(opened, model),
+    params,
     rows,
     score=score,
+    stop_strings=stop_strings,
     predictions=folder / "predictions.jsonl",
-    progress=lambda done, of: display.say(f"batch {done:,} of {of:,}"),
+    generated=folder / "generated.jsonl",
+    run=f"{opened.path} {_parameters(params)}",
+    progress=_progress(display),
   )
   page = report.write_report(
     folder,
@@ -255,6 +285,31 @@ def evaluate(
   summary.results(display, None, result)
   display.say(f"report: {page}")
   return page
+
+
+def _parameters(params) -> str:
+  """Eight hex digits of the small arrays (norms, biases) of a model.
+
+  Another step of the same run has others; the large ones stay where they are.
+  """
+  small = [x for x in jax.tree.leaves(params) if x.size <= 2**14]
+  digest = hashlib.sha256()
+  for array in jax.device_get(small):
+    digest.update(array.tobytes())
+  return digest.hexdigest()[:8]
+
+
+def _progress(display, seconds: float = 10.0):
+  """Says from time to time how much is done."""
+  said = time.monotonic()
+
+  def say(done: int, total: int):
+    nonlocal said
+    if done == total or time.monotonic() - said >= seconds:
+      said = time.monotonic()
+      display.say(f"{100 * done / max(total, 1):.0f} % answered")
+
+  return say
 
 
 def _wrapper(trained, kind: str, **given) -> template.Wrapper:
@@ -290,9 +345,18 @@ def _held_out(trained) -> str:
   return name
 
 
-def _run(model, params, tasks, splits, score, progress):
+def _run(model, params, tasks, splits, score, config, file, progress):
   ranking, generating = tasks.plans(splits)
-  total = len(ranking.batches) + len(generating.batches_BS)
+  if config.stop_strings and not generating.inputs:
+    raise UserError(
+      f"STOP_STRINGS {config.stop_strings!r} have no effect: all answers are"
+      " ranked. Leave them out."
+    )
+  if score != "sum" and not ranking.batches:
+    raise UserError(
+      f"SCORE {score!r} has no effect: all answers are generated. Leave it out."
+    )
+  total = len(ranking.batches) + len(generating.inputs)
 
   def report(offset):
     return (
@@ -306,9 +370,26 @@ def _run(model, params, tasks, splits, score, progress):
       params,
       generating,
       decode=tasks.vocabulary.decode,
-      end_ids=tasks.end_ids,
+      config=config,
+      file=file,
       progress=report(len(ranking.batches)),
     ),
+  )
+
+
+def _answer_file(path, tasks, splits, run, model, config):
+  """The file of generated answers of this model and these options."""
+  split_of = {id(e): split for split in splits for e in tasks.examples[split]}
+  options = (run, model, config, sorted(tasks.lengths.items()))
+  return answer_file.AnswerFile(
+    path,
+    run=config_lib.fingerprint(repr(options)),
+    key=lambda e: {
+      "task": e.task,
+      "split": split_of[id(e)],
+      "template": int(e.template),
+      "index": int(e.index),
+    },
   )
 
 
@@ -318,76 +399,3 @@ def _by_split(tasks, splits, ranked, generated) -> dict[str, list]:
     split: [by_example[id(e)] for e in tasks.examples[split]]
     for split in splits
   }
-
-
-def _evaluation(tasks, splits, order, seconds, score) -> Evaluation:
-  reported = order[splits[-1]]
-  dev = order[splits[0]] if len(splits) > 1 else []
-  results, samples, cut = {}, [], {}
-  for task in tasks.tasks:
-    mine = [r for r in reported if r.example.task == task.name]
-    results[task.name] = protocol.summarise(
-      task,
-      [_answer(r) for r in mine],
-      [_answer(r) for r in dev if r.example.task == task.name],
-      cluster=tasks.cluster_of.get(task.name, ""),
-    )
-    samples += _samples(mine)
-    unfinished = sum(not getattr(r, "complete", True) for r in mine)
-    if unfinished:
-      cut[task.name] = unfinished
-  return Evaluation(
-    tasks=results,
-    clusters=protocol.clusters(results.values()),
-    samples=tuple(samples),
-    split=splits[-1],
-    examples=sum(map(len, order.values())),
-    seconds=seconds,
-    cut=cut,
-    score=score,
-  )
-
-
-def _answer(result) -> protocol.Answer:
-  e = result.example
-  if isinstance(result, rank.Scored):
-    return protocol.Answer(
-      index=e.index,
-      template=e.template,
-      label=result.label,
-      prediction=result.prediction,
-      choices=tuple(e.choices_text),
-      text=e.choices_text[result.prediction],
-      references=predictions_lib.references(e),
-      ties=result.ties,
-      group=e.group,
-    )
-  return protocol.Answer(
-    e.index, e.template, -1, -1, (), result.text, predictions_lib.references(e)
-  )
-
-
-def _samples(results) -> list[Sample]:
-  """Different rows under different templates, whatever was answered."""
-  templates = sorted({r.example.template for r in results})
-  out = []
-  for number in range(SAMPLES_PER_TASK):
-    chosen = templates[(number * len(templates)) // SAMPLES_PER_TASK]
-    rows = [r for r in results if r.example.template == chosen]
-    result = rows[(number * len(rows)) // SAMPLES_PER_TASK]
-    e, answer = result.example, _answer(result)
-    ranked = isinstance(result, rank.Scored)
-    out.append(
-      Sample(
-        task=e.task,
-        template=e.template,
-        index=e.index,
-        prompt=e.inputs_text,
-        choices=answer.choices,
-        scores=result.scores if ranked else (),
-        answer=answer.text,
-        expected=answer.references[0],
-        correct=answer.text in answer.references if ranked else None,
-      )
-    )
-  return out

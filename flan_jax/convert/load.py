@@ -15,7 +15,6 @@ import numpy as np
 from flan_jax.convert import trees
 from flan_jax.convert.source import TensorSource, open_source
 from flan_jax.convert.tables import family
-from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.models import decoder, decoder_config, t5
 
@@ -210,6 +209,9 @@ def vocabulary_of(source: TensorSource, vocabulary: Any = None) -> Any:
   """
   if vocabulary is not None:
     return vocabulary
+  # Not with the module: parameters alone need no tokenizer's libraries.
+  from flan_jax.data import vocabulary as vocabulary_lib
+
   if source.format in ("hf", "gguf"):
     return vocabulary_lib.load(source.path)
   if source.tokenizer_files:

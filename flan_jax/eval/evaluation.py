@@ -46,7 +46,14 @@ class Evaluation:
     examples: (row, template) pairs scored or answered, all splits.
     seconds: wall time of the model's part.
     cut: generated answers that reached the length limit, by task.
-    score: `sum` or `mean`, how choices were scored.
+    score: one of `rank.SCORES`, by which choices were ranked.
+    by_score: every score that choices have -> task -> what its main metric
+      would be by that score, mean over templates.
+    unmatched: generated answers that are none of the choices, by task; they
+      count as wrong.
+    options_shown: whether prompts listed the options.
+    interval: 95 % bootstrap interval of `mean`, for these tasks; None where
+      their draws are not there.
   """
 
   tasks: Mapping[str, protocol.TaskResult]
@@ -57,6 +64,17 @@ class Evaluation:
   seconds: float
   cut: Mapping[str, int]
   score: str
+  by_score: Mapping[str, Mapping[str, float]] = dataclasses.field(
+    default_factory=dict
+  )
+  unmatched: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  options_shown: bool = True
+  interval: tuple[float, float] | None = None
+
+  def __post_init__(self):
+    if self.interval is None:
+      drawn = protocol.overall_interval(self.tasks.values())
+      object.__setattr__(self, "interval", drawn)
 
   @property
   def mean(self) -> float:
@@ -101,6 +119,7 @@ class Evaluation:
     return cls(
       **{
         **value,
+        **_intervals(value),
         "tasks": {k: _task_result(v) for k, v in value["tasks"].items()},
         "clusters": {
           k: protocol.ClusterResult(
@@ -147,5 +166,10 @@ def _task_result(value: Mapping[str, Any]) -> protocol.TaskResult:
     for name, m in value["metrics"].items()
   }
   return protocol.TaskResult(
-    **{**value, "templates": tuple(value["templates"]), "metrics": results}
+    **{
+      **value,
+      "templates": tuple(value["templates"]),
+      "metric_names": tuple(value.get("metric_names", ())),
+      "metrics": results,
+    }
   )

@@ -1,7 +1,10 @@
 """Generation: answers in free text, for tasks and for a user's own prompts.
 
-Inputs go through a few fixed lengths (`buckets.py`); each distinct input is
-answered once. Source: Wei et al., 2022 (arXiv 2109.01652), section 2.4.
+Inputs go through a few fixed lengths (`buckets.py`), and of one length through
+one batch that is kept busy (`models/continuous.py`); beams and several samples
+per input go batch by batch (`models/decoding.py`). Each distinct input is
+answered once. With a file (`answer_file.py`) every answer is kept as soon as it
+is there. Source: Wei et al., 2022 (arXiv 2109.01652), section 2.4.
 
 Dimension key: B batch, K answers per input, S source, T target.
 """
@@ -12,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flan_jax.eval import buckets
-from flan_jax.models import decoding, stop_strings
+from flan_jax.eval import answer_file, buckets
+from flan_jax.models import continuous, decoding, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
 
 
@@ -68,24 +71,28 @@ class Generated:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Examples and the batches that answer them; reusable.
+  """Examples and the inputs that answer them; reusable.
 
   Attributes:
     examples: as they were given.
-    batches_BS: inputs, padded with -1.
-    places: for each example its batch and its row there.
+    inputs: distinct ones.
+    of_example: for each example the number of its input.
+    queues: length that inputs are padded to -> numbers of inputs.
+    rows: inputs answered at a time.
     max_decode_len: tokens of the longest answer, end id included.
   """
 
   examples: tuple[Prompt, ...]
-  batches_BS: tuple[np.ndarray, ...]
-  places: tuple[tuple[int, int], ...]
+  inputs: tuple[np.ndarray, ...]
+  of_example: tuple[int, ...]
+  queues: Mapping[int, tuple[int, ...]]
+  rows: int
   max_decode_len: int
 
   @property
   def shapes(self) -> set[tuple[int, ...]]:
-    """Distinct shapes: as many compilations are needed."""
-    return {b.shape for b in self.batches_BS}
+    """Distinct shapes (rows, input length): as many compilations are needed."""
+    return {(self.rows, length) for length in self.queues}
 
 
 def plan(
@@ -96,7 +103,7 @@ def plan(
   name: Callable[[Any], str] = buckets.example_name,
   limit_name: str = "TASK_FEATURE_LENGTHS",
 ) -> Plan:
-  """Batches that answer every example.
+  """The inputs that answer every example, by length.
 
   Args:
     examples: of any number of datasets and templates.
@@ -109,26 +116,24 @@ def plan(
     UserError: an input that is empty or over the limit.
   """
   buckets.check_lengths(lengths, batch_size)
-  distinct: dict[bytes, list[int]] = {}
-  for number, example in enumerate(examples):
+  numbers: dict[bytes, int] = {}
+  inputs, of_example = [], []
+  for example in examples:
     buckets.check_input(example, lengths["inputs"], name, limit_name)
-    distinct.setdefault(example.inputs.tobytes(), []).append(number)
+    number = numbers.setdefault(example.inputs.tobytes(), len(inputs))
+    if number == len(inputs):
+      inputs.append(example.inputs)
+    of_example.append(number)
   sizes = buckets.INPUT_SIZES(lengths["inputs"])
-  shaped = [
-    ((buckets.fit(len(examples[numbers[0]].inputs), sizes),), numbers)
-    for numbers in distinct.values()
-  ]
-  batches, places = [], [None] * len(examples)
-  for (size,), members in buckets.group(shaped, at_least=batch_size).items():
-    for start in range(0, len(members), batch_size):
-      part = members[start : start + batch_size]
-      for row, numbers in enumerate(part):
-        for number in numbers:
-          places[number] = (len(batches), row)
-      inputs = [examples[numbers[0]].inputs for numbers in part]
-      batches.append(buckets.pad_inputs(inputs, batch_size, size))
+  shaped = [((buckets.fit(len(x), sizes),), i) for i, x in enumerate(inputs)]
+  grouped = buckets.group(shaped, at_least=batch_size)
   return Plan(
-    tuple(examples), tuple(batches), tuple(places), lengths["targets"]
+    tuple(examples),
+    tuple(inputs),
+    tuple(of_example),
+    {length: tuple(members) for (length,), members in grouped.items()},
+    batch_size,
+    lengths["targets"],
   )
 
 
@@ -143,6 +148,7 @@ def generate(
   config: DecodeConfig | None = None,
   end_ids: Sequence[int] | None = None,
   name: Callable[[Any], str] = buckets.example_name,
+  file: answer_file.AnswerFile | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Generated]:
   """Answers to every example; results in the order given.
@@ -163,10 +169,12 @@ def generate(
       greedy, up to one of `end_ids`.
     end_ids: the tokens that end an answer; not with a config.
     name: what messages call an example.
-    progress: called with (batches done, batches in all).
+    file: keeps every answer as soon as it is there; inputs whose answers it
+      has are not decoded again.
+    progress: called with (inputs answered, inputs in all).
 
   Raises:
-    UserError: what `plan` and `decoding.decode` raise.
+    UserError: what `plan`, `decoding.decode` and `AnswerFile` raise.
   """
   if not isinstance(examples, Plan):
     examples = plan(
@@ -178,49 +186,109 @@ def generate(
     config or DecodeConfig(end_ids=tuple(end_ids)),
     max_decode_len=examples.max_decode_len,
   )
-  names = [{} for _ in examples.batches_BS]
-  for example, (batch, row) in zip(
-    examples.examples, examples.places, strict=True
+  asked: list[list[int]] = [[] for _ in examples.inputs]
+  for number, of in enumerate(examples.of_example):
+    asked[of].append(number)
+  kept = file.begin(examples.examples) if file is not None else {}
+  found: list[tuple[Answer, ...] | None] = [None] * len(examples.inputs)
+  for number, answers in kept.items():
+    found[examples.of_example[number]] = tuple(Answer(**a) for a in answers)
+  todo = {
+    length: [i for i in numbers if found[i] is None]
+    for length, numbers in examples.queues.items()
+  }
+  done = len(found) - sum(map(len, todo.values()))
+  if file is not None:
+    # Examples that share an input with one that was answered.
+    for i, answers in enumerate(found):
+      for number in asked[i] if answers is not None else ():
+        if number not in kept:
+          file.add(number, examples.examples[number], _rows(answers))
+
+  def called(i: int) -> str:
+    return name(examples.examples[asked[i][0]])
+
+  for i, answers in _found(
+    model, params, examples, todo, config, decode, called
   ):
-    names[batch].setdefault(row, example)
-  results = []
-  for inputs_BS, member in zip(examples.batches_BS, names, strict=True):
-    results.append(
-      decoding.decode(
+    found[i] = answers
+    done += 1
+    if file is not None:
+      for number in asked[i]:
+        file.add(number, examples.examples[number], _rows(answers))
+    if progress:
+      progress(done, len(found))
+  if file is not None:
+    file.end(examples.examples)
+  if progress and found:
+    progress(done, len(found))
+  return [
+    Generated(example, found[of])
+    for example, of in zip(examples.examples, examples.of_example, strict=True)
+  ]
+
+
+def _found(model, params, planned: Plan, todo, config, decode, called):
+  """(number of the input, its answers), as they come."""
+  text = decode if config.stop_strings else None
+  for length, numbers in todo.items():
+    inputs = [planned.inputs[i] for i in numbers]
+    if continuous.suits(config):
+      for ended in continuous.answers(
         model,
         params,
-        inputs_BS,
+        inputs,
+        rows=planned.rows,
+        length=length,
+        config=config,
+        text=text,
+        name=lambda n, numbers=numbers: called(numbers[n]),
+      ):
+        answer = _answer(
+          ended.tokens, ended.complete, ended.log_prob, config, decode
+        )
+        yield numbers[ended.number], (answer,)
+      continue
+    for start in range(0, len(numbers), planned.rows):
+      part = numbers[start : start + planned.rows]
+      decoded = decoding.decode(
+        model,
+        params,
+        buckets.pad_inputs(
+          inputs[start : start + planned.rows], planned.rows, length
+        ),
         config,
-        text=decode if config.stop_strings else None,
-        name=lambda row, member=member: name(member[row]),
+        text=text,
+        name=lambda row, part=part: called(part[row]),
       )
-    )
-    if progress:
-      progress(len(results), len(examples.batches_BS))
-  return [
-    Generated(example, _answers(results[batch], row, config, decode))
-    for example, (batch, row) in zip(
-      examples.examples, examples.places, strict=True
-    )
-  ]
+      for row, i in enumerate(part):
+        yield i, _answers(decoded, row, config, decode)
 
 
 def _answers(decoded, row: int, config, decode) -> tuple[Answer, ...]:
   out = []
   for k, tokens_T in enumerate(decoded.tokens_BKT[row]):
-    tokens = [int(t) for t in tokens_T if t >= 0]
-    if tokens and tokens[-1] in config.end_ids:
-      tokens.pop()
-    text, _ = stop_strings.cut(
-      decode(tokens) if tokens else "", config.stop_strings
-    )
     scores_BK = decoded.scores_BK
     out.append(
-      Answer(
-        text=text,
-        tokens=tuple(tokens),
-        complete=bool(decoded.complete_BK[row, k]),
-        score=None if scores_BK is None else float(scores_BK[row, k]),
+      _answer(
+        tuple(int(t) for t in tokens_T if t >= 0),
+        bool(decoded.complete_BK[row, k]),
+        None if scores_BK is None else float(scores_BK[row, k]),
+        config,
+        decode,
       )
     )
   return tuple(out)
+
+
+def _answer(tokens, complete: bool, score, config, decode) -> Answer:
+  if tokens and tokens[-1] in config.end_ids:
+    tokens = tokens[:-1]
+  text, _ = stop_strings.cut(
+    decode(list(tokens)) if tokens else "", config.stop_strings
+  )
+  return Answer(text, tokens, complete, score)
+
+
+def _rows(answers: tuple[Answer, ...]) -> list[dict[str, Any]]:
+  return [dataclasses.asdict(a) for a in answers]

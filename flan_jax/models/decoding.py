@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.errors import UserError
 from flan_jax.models import beam, sampling, stop_strings
@@ -83,10 +83,10 @@ def decode(
       not finite, naming the row.
   """
   inputs_BS = np.asarray(inputs_BS, np.int32)
-  _check(model, config, seeds_B, text)
+  check(model, config, seeds_B, text)
   if config.strategy == "beam" and config.beam_size > 1:
     tokens_BKT, scores_BK, finite_B = _beams(model, params, inputs_BS, config)
-    _check_finite(finite_B, name)
+    check_finite(finite_B, name)
     return _decoded(tokens_BKT, scores_BK, config)
   return _rows(model, params, inputs_BS, config, seeds_B, text, name)
 
@@ -151,7 +151,7 @@ def _rows(model, params, inputs_BS, config, seeds_B, text, name) -> Decoded:
   else:
     state = advance(state, until=jnp.int32(T))
     lengths_R = None
-  _check_finite(
+  check_finite(
     np.asarray(state.finite_R).reshape(len(inputs_BS), -1).all(1), name
   )
   shape = len(inputs_BS), config.num_samples
@@ -216,7 +216,13 @@ def _decoded(tokens_BKT, scores_BK, config) -> Decoded:
   return Decoded(tokens_BKT, scores_BK, complete_BK)
 
 
-def _check(model, config, seeds_B, text):
+def check(
+  model: Any,
+  config: DecodeConfig,
+  seeds_B: Sequence[int] | None,
+  text: Decode | None,
+) -> None:
+  """Raises UserError for options that do not fit the model or the call."""
   config.check_vocabulary(model.config.vocab_size)
   if config.stop_strings and text is None:
     raise UserError(
@@ -230,7 +236,10 @@ def _check(model, config, seeds_B, text):
     )
 
 
-def _check_finite(finite_B, name):
+def check_finite(
+  finite_B: Bool[np.ndarray, " B"], name: Callable[[int], str]
+) -> None:
+  """Raises UserError naming the rows whose logits were not finite."""
   rows = np.flatnonzero(~finite_B)
   if len(rows):
     named = ", ".join(name(int(r)) for r in rows[:4])

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 
 from flan_jax import evaluate
@@ -9,7 +8,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import evaluation_set, generation
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.models import decoding
+from flan_jax.models import continuous
 from tests.eval.fakes import CountingModel, example
 
 LENGTHS = {"inputs": 64, "targets": 8}
@@ -47,16 +46,15 @@ def rows(monkeypatch):
         )
     return out
 
-  def decoded(model, params, inputs_BS, config, **_):
+  def answers(model, params, inputs, *, config, **_):
     assert config.end_ids == (1,)
-    tokens_BKT = np.tile([7, 8, 1, -1], (inputs_BS.shape[0], 1, 1))
-    complete_BK = np.ones(tokens_BKT.shape[:2], bool)
-    return decoding.Decoded(tokens_BKT, None, complete_BK)
+    for number in range(len(inputs)):
+      yield continuous.Ended(number, (7, 8, 1), None, True)
 
   monkeypatch.setattr(
     evaluation_set.evaluation_data, "evaluation_examples", examples
   )
-  monkeypatch.setattr(generation.decoding, "decode", decoded)
+  monkeypatch.setattr(generation.continuous, "answers", answers)
   made = EvaluationSet.prepare(
     [catalogue.get(n) for n in ("rte", "cb", "e2e_nlg")],
     vocabulary=Vocabulary(), lengths=LENGTHS, batch_size=8,

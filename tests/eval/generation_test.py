@@ -5,7 +5,7 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.eval import generation
-from flan_jax.models import decoding
+from flan_jax.models import continuous
 from flan_jax.models.decoding_config import DecodeConfig
 from tests.eval.fakes import example
 from tests.models import kinds, recurrent
@@ -45,15 +45,14 @@ def test_equals_greedy_without_a_cache(kind):
 
 
 def test_text_ends_before_an_end_id_and_id_0_is_kept(monkeypatch):
-  tokens_BKT = np.array([[[5, 0, 1, -1]], [[7, 8, 9, 4]], [[1, -1, -1, -1]]])
+  tokens = [(5, 0, 1), (7, 8, 9, 4), (1,)]
 
-  def decoded(*_, config=None, **__):
-    return decoding.Decoded(
-      tokens_BKT, np.array([[-1.5], [-2.0], [-3.0]]),
-      (tokens_BKT == 1).any(-1),
-    )
+  def answers(model, params, inputs, **_):
+    for number in (2, 0, 1):
+      said = tokens[number]
+      yield continuous.Ended(number, said, -1.5 * len(said), said[-1] == 1)
 
-  monkeypatch.setattr(generation.decoding, "decode", decoded)
+  monkeypatch.setattr(generation.continuous, "answers", answers)
   results = generation.generate(
     "answers", {}, [example([i + 2]) for i in range(3)],
     decode=decode, batch_size=3, lengths=LENGTHS, end_ids=(1,),
@@ -61,7 +60,7 @@ def test_text_ends_before_an_end_id_and_id_0_is_kept(monkeypatch):
   assert [(r.text, r.complete) for r in results] == [
     ("5 0", True), ("7 8 9 4", False), ("", True),
   ]
-  assert results[0].answers[0].score == -1.5
+  assert results[0].answers[0].score == -4.5
 
 
 def test_samples_scores_and_stop_strings():
@@ -89,7 +88,9 @@ def test_equal_inputs_are_answered_once():
   plan = generation.plan(
     [example([5]), example([6]), example([5])], batch_size=2, lengths=LENGTHS
   )
-  assert plan.places == ((0, 0), (0, 1), (0, 0))
+  assert plan.of_example == (0, 1, 0)
+  assert plan.queues == {64: (0, 1)}
+  assert plan.shapes == {(2, 64)}
 
 
 @pytest.mark.parametrize(
