@@ -1,0 +1,139 @@
+"""The processes of one run: joined at the start, one of which writes.
+
+Every process runs the same program. The first one owns the run's folder; each
+of the others keeps its log and record in a folder of its own below it, and all
+write one checkpoint together.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flan_jax.errors import UserError
+
+# As JAX names them. On TPU pods, SLURM and Kubernetes JAX finds them itself.
+ADDRESS = "JAX_COORDINATOR_ADDRESS"
+COUNT = "JAX_NUM_PROCESSES"
+INDEX = "JAX_PROCESS_ID"
+# Set to 1 where JAX is to find the other processes by itself.
+FIND = "JAX_DISTRIBUTED"
+# Seconds without a sign of life after which a process counts as dead, and all
+# others end; and that all of them have to come up.
+DEAD_SECONDS = 60
+START_SECONDS = 300
+
+
+def join(environment: Mapping[str, str] | None = None) -> bool:
+  r"""Joins the other processes of the run, if the environment names them.
+
+      JAX_COORDINATOR_ADDRESS=10.0.0.2:8476 JAX_NUM_PROCESSES=4 \
+          JAX_PROCESS_ID=1 python launch/run.py ...
+
+  Call it before anything is computed. A process that dies or hangs ends all
+  others after `DEAD_SECONDS`, by JAX's coordination service, which names it.
+
+  Args:
+    environment: default: of this process.
+
+  Returns:
+    Whether there are others to join.
+
+  Raises:
+    UserError: only some of the three variables are set, or they are no
+      numbers, or the others do not come up.
+  """
+  env = os.environ if environment is None else environment
+  given = {name: env.get(name) for name in (ADDRESS, COUNT, INDEX)}
+  if env.get(FIND) == "1" and not any(given.values()):
+    jax.distributed.initialize(heartbeat_timeout_seconds=DEAD_SECONDS)
+    return True
+  if not any(given.values()):
+    return False
+  missing = [name for name, value in given.items() if not value]
+  if missing:
+    raise UserError(
+      f"{', '.join(missing)} is not set, but"
+      f" {', '.join(n for n, v in given.items() if v)} is: a run of several"
+      " processes needs all three."
+    )
+  count, index = _numbers(given)
+  try:
+    jax.distributed.initialize(
+      given[ADDRESS],
+      count,
+      index,
+      initialization_timeout=START_SECONDS,
+      heartbeat_timeout_seconds=DEAD_SECONDS,
+    )
+  except RuntimeError as error:
+    raise UserError(
+      f"process {index} of {count} has not found the others at"
+      f" {given[ADDRESS]} in {START_SECONDS} s: {str(error).splitlines()[0]}."
+      " Start all of them, and let the port through."
+    ) from error
+  return True
+
+
+def is_first() -> bool:
+  """Whether this process writes what the run has once."""
+  return jax.process_index() == 0
+
+
+def own_folder(folder: pathlib.Path) -> pathlib.Path:
+  """Where this process keeps its record and log: the run's folder, or below.
+
+  >>> own_folder(pathlib.Path("runs/mine")).as_posix()
+  'runs/mine'
+  """
+  if is_first():
+    return folder
+  return folder / "processes" / str(jax.process_index())
+
+
+def wait_for_all(where: str) -> None:
+  """Returns when every process has come here; at once if there is one."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(where)
+
+
+def check_equal(fingerprint: str) -> None:
+  """Refuses processes that run with different configurations or data.
+
+  Args:
+    fingerprint: hexadecimal digits, of the record.
+
+  Raises:
+    UserError: naming the processes that differ from the first.
+  """
+  if jax.process_count() == 1:
+    return
+  mine = np.frombuffer(fingerprint.encode(), np.uint8)
+  all_of_them = np.asarray(multihost_utils.process_allgather(mine))
+  differing = [
+    i for i, one in enumerate(all_of_them) if (one != all_of_them[0]).any()
+  ]
+  if differing:
+    said = {i: bytes(all_of_them[i]).decode() for i in (0, *differing)}
+    raise UserError(
+      f"processes {', '.join(map(str, differing))} run with another"
+      f" configuration or other data than process 0 (fingerprints {said})."
+      " Start all with the same command, files and TFDS_DATA_DIR."
+    )
+
+
+def _numbers(given: Mapping[str, str]) -> tuple[int, int]:
+  values = []
+  for name in (COUNT, INDEX):
+    if not given[name].isdigit():
+      raise UserError(f"{name} is {given[name]!r}; give a number.")
+    values.append(int(given[name]))
+  count, index = values
+  if index >= count:
+    raise UserError(
+      f"{INDEX} is {index}, but there are {count} processes: 0 to {count - 1}."
+    )
+  return count, index
