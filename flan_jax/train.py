@@ -210,6 +210,7 @@ def train(
     best_metric="validation/loss",
     best_mode="min",
     keep_period=survival.checkpoint_keep_period,
+    period=checkpoint_period,
     max_failed_saves=survival.max_failed_saves,
   )
   shapes = partition.abstract_state(model, optimizer)

@@ -67,6 +67,7 @@ class Checkpoints:
     keep_best: int | None = None,
     best_mode: str = "max",
     keep_period: int | None = None,
+    period: int = 1,
     max_failed_saves: int = 3,
   ):
     """Opens, or creates, the directory and tries to write in it.
@@ -79,6 +80,9 @@ class Checkpoints:
         None.
       best_mode: "max" or "min": which value is better.
       keep_period: checkpoints of every so many steps stay for good.
+      period: of the steps that are saved. One in between, where a signal
+        stopped the run, stays until the next and counts for nothing else, so
+        that a run that was stopped has the same ones as one that was not.
       max_failed_saves: saves in a row that may fail; one more ends the run.
 
     Raises:
@@ -105,6 +109,7 @@ class Checkpoints:
     self._keep = keep
     self._keep_best = keep_best
     self._keep_period = keep_period
+    self._period = period
     self._best_metric = best_metric
     self._best_sign = 1.0 if best_mode == "max" else -1.0
     self._max_failed_saves = max_failed_saves
@@ -257,7 +262,7 @@ class Checkpoints:
     return Restored(state, manifest["extra"], step)
 
   def go_back(self, before: int, template: Any) -> Restored | None:
-    """The newest whole checkpoint of a step less than `before`.
+    """The newest whole checkpoint, of those of `period`, from before a step.
 
     Later ones are deleted, since their steps are run again. None, with nothing
     deleted, where no whole one is from before it.
@@ -268,11 +273,15 @@ class Checkpoints:
     """
     self._collect()
     found = restore.checkpoints_in(self.directory)
-    earlier = [path for step, path in found.items() if step < before]
-    if not any(integrity.is_whole(path) for path in earlier):
+    earlier = (s for s in found if s < before and s % self._period == 0)
+    whole = (
+      s for s in sorted(earlier, reverse=True) if integrity.is_whole(found[s])
+    )
+    target = next(whole, None)
+    if target is None:
       return None
     for step in sorted(found, reverse=True):
-      if step >= before:
+      if step > target:
         integrity.remove(found[step])
         self._trusted.discard(step)
     return self.restore_latest(template)
@@ -294,8 +303,11 @@ class Checkpoints:
         metrics[step] = integrity.read(path)["metrics"]
       except integrity.Torn:
         continue
-    kept = retained(
-      metrics,
+    if not metrics:
+      return
+    regular = {s: m for s, m in metrics.items() if s % self._period == 0}
+    kept = {max(metrics)} | retained(
+      regular,
       keep=self._keep,
       keep_best=self._keep_best,
       keep_period=self._keep_period,
