@@ -148,6 +148,7 @@ class Account:
     self._lines.append(
       {
         "step": step,
+        "process": os.getpid(),
         "first": self._first,
         "time": self._now,
         "seconds": {n: round(s, 4) for n, s in self.seconds.items()},
