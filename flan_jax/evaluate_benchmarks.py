@@ -17,6 +17,8 @@ from flan_jax.convert import load
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError, check_known
 from flan_jax.eval import bbh, mmlu, normalised, page_text, prompted, report
+from flan_jax.eval.evaluation import Evaluation
+from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.training import checks
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
@@ -87,11 +89,9 @@ def evaluate_benchmarks(
     folder, shots = settings[benchmark]
     shots = benchmark.SHOTS if shots is None else shots
     questions[name] = benchmark.load(folder, shots=shots, cot=cot)
-  opened = load.opened(initial_checkpoint_path)
-  model = load.model_of(opened, model)
-  vocabulary = load.vocabulary_of(opened, vocabulary)
-  checks.vocabulary(vocabulary, model)
-  vocabulary_lib.check_padding(vocabulary, model.kind)
+  opened, model, vocabulary = open_model(
+    initial_checkpoint_path, model, vocabulary
+  )
   sets = {
     name: prompted.evaluation_set(
       asked,
@@ -119,22 +119,10 @@ def evaluate_benchmarks(
   params = load.load_params(opened, model)
   scores = []
   for name, rows in sets.items():
-    count = len(rows.examples[prompted.SPLIT])
-    display.say(
-      f"{name}: {len(rows.tasks)} tasks, {count:,} questions,"
-      f" {_shots(rows)} solved ones before each"
-    )
-    result = evaluate.evaluate_tasks(
-      model,
-      params,
-      rows,
-      stop_strings=_STOP if BENCHMARKS[name][1] else (*_STOP, "\n"),
-      predictions=folder / name / "predictions.jsonl",
-    )
-    report.write_report(
-      folder / name,
-      run={**dataclasses.asdict(record), "name": name},
-      after=result,
+    # An answer without a chain of thought is one line.
+    stop = _STOP if BENCHMARKS[name][1] else (*_STOP, "\n")
+    result = answer(
+      name, rows, model, params, folder / name, record, display, stop
     )
     scores.append(normalised.score(name, result.tasks.values()))
   if len(scores) > 1:
@@ -143,6 +131,56 @@ def evaluate_benchmarks(
   display.table("benchmarks", _HEADER, list(map(_cells, scores)))
   display.say(f"table: {path}")
   return path
+
+
+def open_model(
+  initial_checkpoint_path: str, model: Any = None, vocabulary: Any = None
+) -> tuple[Any, Any, Any]:
+  """The opened checkpoint, its model and its vocabulary, which fit together.
+
+  Raises:
+    UserError: they do not, or one is neither given nor in the checkpoint.
+  """
+  opened = load.opened(initial_checkpoint_path)
+  model = load.model_of(opened, model)
+  vocabulary = load.vocabulary_of(opened, vocabulary)
+  checks.vocabulary(vocabulary, model)
+  vocabulary_lib.check_padding(vocabulary, model.kind)
+  return opened, model, vocabulary
+
+
+def answer(
+  name: str,
+  rows: EvaluationSet,
+  model: Any,
+  params: Any,
+  folder: pathlib.Path,
+  record: record_lib.Record,
+  display: progress_lib.Display,
+  stop_strings: Sequence[str],
+) -> Evaluation:
+  """Answers one benchmark and writes its page and every answer to `folder`.
+
+  Generated answers are kept as they come: what was stopped goes on.
+  """
+  count = len(rows.examples[prompted.SPLIT])
+  display.say(
+    f"{name}: {len(rows.tasks)} tasks, {count:,} questions, {_shots(rows)}"
+    " solved ones before each"
+  )
+  result = evaluate.evaluate_tasks(
+    model,
+    params,
+    rows,
+    stop_strings=stop_strings,
+    predictions=folder / "predictions.jsonl",
+    generated=folder / "generated.jsonl",
+    run=f"{record.fingerprint()} {name}",
+  )
+  report.write_report(
+    folder, run={**dataclasses.asdict(record), "name": name}, after=result
+  )
+  return result
 
 
 def _check_benchmarks(names: Sequence[str], settings: Mapping[Any, tuple]):
@@ -202,6 +240,16 @@ def write_table(
     "benchmarks.json": json.dumps(values, indent=1),
     "benchmarks.md": f"# Benchmarks\n\n{text}\n",
   }
+  write_files(folder, files)
+  return folder / "benchmarks.md"
+
+
+def write_files(folder: pathlib.Path, files: Mapping[str, str]) -> None:
+  """Writes files of text, each as a whole or not at all.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
   try:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -212,7 +260,6 @@ def write_table(
     raise UserError(
       f"the table cannot be written into {str(folder)!r}: {e.strerror}."
     ) from None
-  return folder / "benchmarks.md"
 
 
 def _cells(s: normalised.Score) -> tuple:

@@ -207,6 +207,24 @@ def super_ni_tokens(tokens: Callable[[str], list[str]]) -> Metric:
   return Metric("super_ni", function, "texts", "rougeL", means(rows))
 
 
+def _characters(text: str) -> list[str]:
+  return [c for c in text.lower() if not c.isspace()]
+
+
+def super_ni_characters(
+  predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+  """`super_ni` over characters, for texts of any script.
+
+  >>> super_ni_characters(["今 天"], [["今天"]])
+  {'rougeL': 100.0, 'exact_match': 0.0}
+
+  Raises:
+    UserError: no rows, other counts, or a row without a reference.
+  """
+  return super_ni_tokens(_characters).function(predictions, references)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Tokens:
   """rouge-score's form of a tokenizer."""
@@ -281,6 +299,11 @@ def _matthews_values(sums_XK) -> dict[str, np.ndarray]:
 
 
 METRICS = (
+  Metric(
+    "super_ni_characters", super_ni_characters, "texts", "rougeL",
+    lambda p, r: super_ni_tokens(_characters).weighted(p, r),
+    lambda: "rouge-score, F-measure, characters, best reference",
+  ),
   Metric(
     "super_ni", super_ni, "texts", "rougeL",
     means(lambda p, r: _super_ni_rows(_stemmed(), p, r)),

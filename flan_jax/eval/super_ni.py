@@ -1,0 +1,265 @@
+"""Super-NaturalInstructions: its test tasks, and scores by category.
+
+The folder is a checkout of natural-instructions: `tasks/NAME.json` and
+`splits/TRACK/test_tasks.txt`, the tracks being `default` (English) and
+`xlingual`. A prompt is the definition, two positive examples and the instance,
+laid out as published; examples that do not fit are left out, the instance
+never is. The first 100 instances of a task are its test set.
+
+Source: Wang et al., 2022 (arXiv 2204.07705), sections 4 and 5, and the code
+released with it.
+"""
+
+import dataclasses
+import json
+import pathlib
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flan_jax.errors import UserError, check_known
+from flan_jax.eval import bootstrap, text_metrics
+from flan_jax.eval import metrics as metrics_lib
+from flan_jax.eval.compare import TaskAnswers
+from flan_jax.eval.metric import Metric
+from flan_jax.eval.prompted import PromptedTask, Question
+
+TRACKS = ("default", "xlingual")
+INSTANCES = 100
+POSITIVES = 2
+# The value that the paper looks at where a category is one of few answers;
+# ROUGE-L elsewhere.
+EXACT_MATCH = (
+  "Textual Entailment",
+  "Cause Effect Classification",
+  "Coreference Resolution",
+  "Dialogue Act Recognition",
+  "Answerability Classification",
+  "Word Analogy",
+)
+ALL = "all"
+# One task has two names.
+_ZEST, _ATOMIC = (
+  f"task121_{source}_question_rewriting" for source in ("zest", "atomic")
+)
+_RENAMED = {_ZEST: _ATOMIC, _ATOMIC: _ZEST}
+
+
+def load(
+  folder: str | pathlib.Path,
+  *,
+  track: str = "default",
+  positives: int = POSITIVES,
+  instances: int = INSTANCES,
+) -> dict[PromptedTask, list[Question]]:
+  """The test instances of every task of a track.
+
+  >>> tasks = load("data/natural-instructions")            # doctest: +SKIP
+  >>> len(tasks), sum(map(len, tasks.values()))            # doctest: +SKIP
+  (119, 11810)
+
+  Args:
+    folder: with `tasks` and `splits`.
+    track: of `TRACKS`.
+    positives: solved examples before each instance, at most.
+    instances: of each task, the first.
+
+  Raises:
+    UserError: an unknown track; a file that is not there or not as published.
+  """
+  check_known("SUPER_NI_TRACK", track, TRACKS)
+  if positives < 0 or instances < 1:
+    raise UserError(
+      f"SUPER_NI_POSITIVES={positives} and SUPER_NI_INSTANCES={instances}:"
+      " write 0 or more, and 1 or more."
+    )
+  folder = pathlib.Path(folder)
+  listed = folder / "splits" / track / "test_tasks.txt"
+  try:
+    names = listed.read_text(encoding="utf-8").split()
+  except OSError as e:
+    raise UserError(
+      f"{folder} is no checkout of natural-instructions: {listed} cannot be"
+      f" read: {e.strerror}."
+    ) from None
+  if not names:
+    raise UserError(f"{listed} names no task.")
+  out = {}
+  for name in names:
+    value = _read(folder / "tasks", name)
+    task = PromptedTask(
+      name=name,
+      paper_name=name,
+      cluster=value["Categories"][0],
+      family=None,
+      kind="generation",
+      metrics=(
+        "super_ni" if track == "default" else "super_ni_characters",
+      ),
+    )
+    heading = f"Definition: {ended(value['Definition'])}\n\n"
+    solved = tuple(
+      _positive(number, example)
+      for number, example in enumerate(
+        value["Positive Examples"][:positives], 1
+      )
+    )
+    out[task] = [
+      Question(
+        heading=heading,
+        exemplars=solved,
+        query=(
+          "Now complete the following example -\nInput:"
+          f" {ended(one['input'])}\nOutput: "
+        ),
+        choices=(),
+        label=-1,
+        references=tuple(one["output"]),
+      )
+      for one in value["Instances"][:instances]
+    ]
+  return out
+
+
+def ended(text: str) -> str:
+  """The text with a full stop where it ends without punctuation.
+
+  >>> ended(" Is it so? "), ended("so"), ended("")
+  ('Is it so?', 'so.', '.')
+  """
+  text = text.strip()
+  return text if text and text[-1] in string.punctuation else f"{text}."
+
+
+def _positive(number: int, example: Mapping[str, Any]) -> str:
+  return (
+    f" Positive Example {number} -\nInput: {ended(example['input'])}\n"
+    f" Output: {ended(_text(example['output']))}\n\n"
+  )
+
+
+def _text(output: str | Sequence[str]) -> str:
+  return output if isinstance(output, str) else output[0]
+
+
+def _read(folder: pathlib.Path, name: str) -> dict[str, Any]:
+  """One task file, with what older files write otherwise made alike."""
+  paths = [folder / f"{n}.json" for n in (name, _RENAMED.get(name, name))]
+  path = next((p for p in paths if p.is_file()), paths[0])
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as e:
+    reason = getattr(e, "strerror", None) or e
+    raise UserError(f"{path} cannot be read: {reason}.") from None
+  needed = ("Definition", "Categories", "Positive Examples", "Instances")
+  lacks = [k for k in needed if not isinstance(value, dict) or not value.get(k)]
+  if lacks:
+    raise UserError(f"{path}: there is no {', '.join(lacks)}, or it is empty.")
+  definition = value["Definition"]
+  if not isinstance(definition, str):
+    definition = definition[0]
+  instances = []
+  for number, one in enumerate(value["Instances"]):
+    output = one.get("output") if isinstance(one, dict) else None
+    outputs = [output] if isinstance(output, str) else output
+    if not outputs or not isinstance(one.get("input"), str):
+      raise UserError(
+        f"{path}, instance {number}: an input and at least one output are"
+        f" needed, not {one!r}."
+      )
+    instances.append({"input": one["input"], "output": outputs})
+  return {**value, "Definition": definition, "Instances": instances}
+
+
+# ------------------------------------------------------------------- scores
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoryScore:
+  """One category of a track, or `ALL` of it.
+
+  Attributes:
+    track: of `TRACKS`.
+    category: its name; `ALL` for the track.
+    tasks: how many.
+    n: their instances, over which means and intervals are.
+    rouge_l: mean ROUGE-L, in per cent.
+    rouge_l_interval: its 95 % bootstrap interval.
+    exact_match: in per cent.
+    exact_match_interval: its 95 % bootstrap interval.
+    preferred: `exact_match` where the paper looks at it, else `rougeL`.
+    signature: how texts were made words.
+  """
+
+  track: str
+  category: str
+  tasks: int
+  n: int
+  rouge_l: float
+  rouge_l_interval: tuple[float, float]
+  exact_match: float
+  exact_match_interval: tuple[float, float]
+  preferred: str
+  signature: str
+
+
+def scores(
+  answers: Mapping[str, TaskAnswers],
+  track: str = "default",
+  tokens: Callable[[str], list[str]] | None = None,
+) -> tuple[CategoryScore, ...]:
+  """The track's score, then that of each category; means over instances.
+
+  Args:
+    answers: by task, with the category as `cluster`; `recorded.read` has them.
+    track: of `TRACKS`. The English one has words with Porter's stems, the
+      other tokens.
+    tokens: of a text, in the cross-lingual track; None: its characters.
+
+  Raises:
+    UserError: an unknown track, tokens for the English one, or no answers.
+  """
+  check_known("SUPER_NI_TRACK", track, TRACKS)
+  if tokens is not None and track == "default":
+    raise UserError(
+      "SUPER_NI_TOKENIZER has no effect in the English track; leave it out."
+    )
+  if not answers:
+    raise UserError("Super-NaturalInstructions: there are no answers to score.")
+  metric, signature = _metric(track, tokens)
+  groups: dict[str, list[TaskAnswers]] = {ALL: list(answers.values())}
+  for task in answers.values():
+    groups.setdefault(task.cluster, []).append(task)
+  return tuple(
+    _score(metric, signature, track, name, tasks)
+    for name, tasks in groups.items()
+  )
+
+
+def _metric(track, tokens) -> tuple[Metric, str]:
+  if track == "default":
+    metric = metrics_lib.get("super_ni")
+  elif tokens is None:
+    metric = metrics_lib.get("super_ni_characters")
+  else:
+    return text_metrics.super_ni_tokens(tokens), "ROUGE-L of the tokenizer's"
+  return metric, metric.signature()
+
+
+def _score(metric, signature, track, name, tasks) -> CategoryScore:
+  pooled = {0: [a for task in tasks for a in task.answers]}
+  drawn, units = bootstrap.draws(metric, pooled, f"{track}/{name}")
+  predictions = [a.text for a in pooled[0]]
+  values = metric.function(predictions, [a.references for a in pooled[0]])
+  return CategoryScore(
+    track=track,
+    category=name,
+    tasks=len(tasks),
+    n=units,
+    rouge_l=values["rougeL"],
+    rouge_l_interval=bootstrap.interval(drawn["rougeL"][:, 0]),
+    exact_match=values["exact_match"],
+    exact_match_interval=bootstrap.interval(drawn["exact_match"][:, 0]),
+    preferred="exact_match" if name in EXACT_MATCH else "rougeL",
+    signature=signature,
+  )
