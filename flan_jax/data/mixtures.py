@@ -132,7 +132,8 @@ def resolve(
 
   Raises:
     UserError: no such mixture (names the nearest), datasets or sub-mixtures
-      are missing, none is left, or a task's split is empty or has no usable row.
+      are missing, none is left, or a task's split is empty or has no usable
+      row.
   """
   if missing not in ("error", "skip"):
     raise UserError(

@@ -21,8 +21,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from flan_jax.data import sample_rows
-from flan_jax.data.spec import Task, Tfds
+from flan_jax.data import cot, sample_rows
+from flan_jax.data.spec import Cot, Task, Tfds
 from flan_jax.errors import UserError
 
 # Part of every fingerprint: raise it when the written form changes.
@@ -99,13 +99,17 @@ def write_sample(
       dataset's features (file, line and feature are named), the folder cannot
       be written or holds a dataset of the same name that is not this sample.
   """
+  sources = tuple(sources)
   files = embedded(embedded_in)
   wanted = _wanted(sources, files)
+  texts = _cot_files(embedded_in)
   default = directory is None
   if default:
     digest = hashlib.sha256()
     for name, file in sorted(files.items()):
       digest.update(_fingerprint(name, file.read_bytes()).encode())
+    for name, content in texts.items():
+      digest.update(name.encode() + content)
     root = cache_directory() / "sample" / digest.hexdigest()[:16]
   else:
     root = pathlib.Path(directory).expanduser()
@@ -113,6 +117,10 @@ def write_sample(
     root.mkdir(parents=True, exist_ok=True)
     for name, tasks in wanted.items():
       _write_dataset(root, name, files[name], tasks)
+    for source in sources:
+      origin = source.source if isinstance(source, Task) else None
+      if isinstance(origin, Cot):
+        _write_cot(root / cot.FOLDER / origin.file, texts[origin.file])
   except OSError as e:
     way_out = (
       "set FLAN_JAX_CACHE to a folder that can be written"
@@ -150,6 +158,32 @@ def _wanted(sources, files) -> dict[str, list[Task]]:
       " a folder in which TFDS has prepared the dataset."
     )
   return wanted
+
+
+def _cot_files(embedded_in) -> dict[str, bytes]:
+  """The embedded chain-of-thought files, by name."""
+  root = embedded_folder() if embedded_in is None else embedded_in
+  folder = root / cot.FOLDER
+  if not folder.is_dir():
+    return {}
+  files = sorted(folder.iterdir(), key=lambda file: file.name)
+  return {file.name: file.read_bytes() for file in files}
+
+
+def _write_cot(path: pathlib.Path, content: bytes):
+  """A chain-of-thought file beside the TFDS datasets, by one rename."""
+  if path.is_file():
+    if path.read_bytes() != content:
+      raise UserError(
+        f"{path} is not the embedded sample as it is now; nothing was changed."
+        " Remove it or choose another directory."
+      )
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft, name = tempfile.mkstemp(dir=path.parent)
+  with os.fdopen(draft, "wb") as out:
+    out.write(content)
+  os.replace(name, path)
 
 
 def _fingerprint(name: str, content: bytes) -> str:
