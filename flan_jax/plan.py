@@ -7,7 +7,7 @@
 The step that trains is compiled for the machine that the hardware file names,
 on this processor, and what the compiler says is read: bytes, operations,
 collectives. Nothing is run and no data are read. TPUs need the extra
-`tpu_plan`; without it the step is compiled for as many fake devices.
+`tpu` (libtpu); without it the step is compiled for as many fake devices.
 """
 
 import time
@@ -179,7 +179,7 @@ def machine(
   if topology.network.tpu and topology_lib.has_libtpu():
     return topology, topology_lib.tpu_devices(topology), []
   missing = (
-    "libtpu is not installed (pip install -e '.[tpu_plan]')"
+    "libtpu is not installed (pip install -e '.[tpu]')"
     if topology.network.tpu
     else f"there is no compiler for {topology.chip.name} without one"
   )

@@ -94,20 +94,21 @@ def show(display: Display, plan: Plan) -> None:
 
 
 def _show_memory(display, plan):
-  rows = [(name, size / _GIB) for name, size in plan.state.items()]
+  rows = list(plan.state.items())
   step = plan.step
   if isinstance(step, sizing.Step):
     state = sum(plan.state.values())
     rows += [
-      ("batch", max(0.0, step.arguments - state) / _GIB),
-      ("temporaries", step.temporaries / _GIB),
-      ("program", step.program / _GIB),
-      ("in all", step.bytes / _GIB),
+      ("batch", max(0.0, step.arguments - state)),
+      ("temporaries", step.temporaries),
+      ("program", step.program),
+      ("in all", step.bytes),
     ]
   if plan.topology is not None:
-    rows.append((f"of a {plan.topology.chip.name}", _memory(plan)))
+    chip = plan.topology.chip
+    rows.append((f"memory of a {chip.name}", chip.memory))
   display.table(
-    "GiB a chip", ("what", "GiB"), [(name, round(x, 3)) for name, x in rows]
+    "a chip", ("what", "bytes"), [(name, binary(size)) for name, size in rows]
   )
   if isinstance(step, sizing.TooLarge):
     display.say(
@@ -120,8 +121,25 @@ def _show_memory(display, plan):
     display.say("")
 
 
-def _memory(plan):
-  return plan.topology.chip.memory / _GIB
+def binary(size: float) -> str:
+  """Bytes as people read them.
+
+  >>> binary(3 * 2**20), binary(1.5 * 2**30)
+  ('3.00 MiB', '1.50 GiB')
+  """
+  unit = 2.0**20 if size < _GIB else _GIB
+  return f"{size / unit:,.2f} {'MiB' if size < _GIB else 'GiB'}"
+
+
+def duration(seconds: float) -> str:
+  """Seconds as people read them.
+
+  >>> duration(0.00123), duration(1.234)
+  ('1.23 ms', '1.23 s')
+  """
+  if seconds < 1.0:
+    return f"{1e3 * seconds:.3g} ms"
+  return f"{seconds:.3g} s"
 
 
 def _largest(found: sizing.Largest) -> str:
@@ -133,10 +151,6 @@ def _largest(found: sizing.Largest) -> str:
   return text
 
 
-def _gigabytes(size: float) -> float:
-  return round(size / 1e9, 3)
-
-
 def _show_costs(display, plan):
   costs, say = plan.costs, display.say
   done = costs.flops * plan.chips
@@ -146,11 +160,10 @@ def _show_costs(display, plan):
   )
   display.table(
     "collectives of a step, each chip",
-    ("kind", "among", "times", "array, GB", "sent, GB"),
+    ("kind", "among", "times", "arrays", "sent"),
     [
-      (t.kind, t.group, t.count, _gigabytes(t.bytes), _gigabytes(t.sent))
+      (t.kind, t.group, t.count, binary(t.bytes), binary(t.sent))
       for t in costs.traffic
-      if t.bytes >= 1e6
     ],
   )
   say("")
@@ -159,22 +172,22 @@ def _show_costs(display, plan):
     return
   chip = plan.topology.chip
   display.table(
-    "seconds of a step, each alone",
-    ("roof", "rate", "seconds"),
+    "a step, each roof alone",
+    ("roof", "rate", "time"),
     [
-      ("compute", f"{chip.flops / 1e12:g} TFLOP/s", round(estimate.compute, 5)),
-      ("memory", f"{chip.bandwidth / 1e9:g} GB/s", round(estimate.memory, 5)),
+      ("compute", f"{chip.flops / 1e12:g} TFLOP/s", duration(estimate.compute)),
+      ("memory", f"{chip.bandwidth / 1e9:g} GB/s", duration(estimate.memory)),
       (
         "network",
         f"{plan.topology.ring / 1e9:g} GB/s",
-        round(estimate.network, 5),
+        duration(estimate.network),
       ),
     ],
   )
   least, most = estimate.least, estimate.most
   peak = chip.flops * plan.chips
   say(
-    f"\nstep: {least:.4g} to {most:.4g} s, bound by {estimate.bound};"
+    f"\nstep: {duration(least)} to {duration(most)}, bound by {estimate.bound};"
     f" {plan.tokens / most:,.0f} to {plan.tokens / least:,.0f} tokens a second;"
     f" {plan.model_flops / peak / most:.1%} to"
     f" {plan.model_flops / peak / least:.1%} of the peak"
