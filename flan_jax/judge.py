@@ -73,6 +73,11 @@ def judge(
     UserError: files that do not fit, no pair with a preference, what `judge`
       and `length_controlled` refuse.
   """
+  if judge is None:
+    raise UserError(
+      "BACKEND is None: no judge. Add --gin_file=gin/backends/endpoint.gin or"
+      " --gin_file=gin/backends/checkpoint.gin."
+    )
   display = progress.Display()
   found, notes = pairs.read(model_outputs, reference_outputs)
   difficulties, gamed = None, None

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import generate
+from flan_jax import config, generate
 from flan_jax.convert import native, trees
 from flan_jax.curation import backends
 from flan_jax.data import vocabulary as vocabulary_lib
@@ -163,6 +163,40 @@ def test_a_model_is_named_by_its_parameters(tmp_path):
   other = write_checkpoint(tmp_path / "other", "decoder_only", seed=1)
   names = [backend(p).identity["model"] for p in (one, same, other)]
   assert names[0] == names[1] != names[2]
+
+
+def test_a_checkpoint_judges(checkpoint, tmp_path):
+  """The job with a local judge: no endpoint, both scorings."""
+  for name, outputs in (("ref", "aaa"), ("mine", "bb")):
+    rows = [
+      {"instruction": f"Say {i}.", "output": outputs * (1 + i % 3)}
+      for i in range(6)
+    ]
+    (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+  flags = {
+    "MODEL_OUTPUTS": str(tmp_path / "mine.json"),
+    "REFERENCE_OUTPUTS": str(tmp_path / "ref.json"),
+    "OUTPUT_DIR": str(tmp_path / "out"),
+    "CHECKPOINT_PATH": checkpoint,
+    "INPUTS_LENGTH": "256",
+    "LENGTH_CONTROL": "None",
+    "FILTER_MODELS": repr((backend(checkpoint).identity["model"],)),
+  }
+  loaded = config.load(
+    ["gin/eval_judge.gin", "gin/backends/checkpoint.gin"],
+    list(flags.items()),
+    [str(ROOT)],
+  )
+  result = config.call_job(loaded, ["test"])
+  assert result["win_rate"]["n_total"] == 6
+  assert len(result["flags"]) == 1
+  rows = json.loads((tmp_path / "out" / "annotations.json").read_text())
+  assert len({round(r["preference"], 4) for r in rows}) > 1
+  asked = (tmp_path / "out" / "journal.jsonl").read_text().count("\n")
+  assert asked == 12
+  config.call_job(loaded, ["test"])
+  again = (tmp_path / "out" / "journal.jsonl").read_text().count("\n")
+  assert again == asked
 
 
 KILLED = """

@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 
+from flan_jax import config
 from flan_jax import judge as judge_job
 from flan_jax.endpoint import pace
 from flan_jax.endpoint.client import Endpoint
@@ -359,3 +360,30 @@ def test_outputs_with_braces_are_text():
 def test_manifests_that_cannot_be_read(tmp_path):
   with pytest.raises(UserError, match="CURATION_MANIFESTS .* cannot be read"):
     judge_job.manifest_models([tmp_path / "none.json"])
+
+
+def job(files, folder, *more, **flags):
+  flags = {
+    "MODEL_OUTPUTS": files[0], "REFERENCE_OUTPUTS": files[1],
+    "OUTPUT_DIR": str(folder), **flags,
+  }
+  loaded = config.load(
+    ["gin/eval_judge.gin", *more], list(flags.items()), [str(ROOT)]
+  )
+  return config.call_job(loaded, ["test"])
+
+
+def test_gin_files(files, tmp_path):
+  with pytest.raises(UserError, match="BACKEND is None: no judge"):
+    job(files, tmp_path / "out")
+  with serving(prefers_long) as server:
+    given = {"BASE_URL": server.url, "ENDPOINT_MODEL": "m", "ORDER": "both"}
+    endpoint = "gin/backends/endpoint.gin"
+    with pytest.raises(UserError, match="BUDGET_REQUESTS is 5: 5 are spent"):
+      job(files, tmp_path / "out", endpoint, BUDGET_REQUESTS="5", **given)
+    result = job(files, tmp_path / "out", endpoint, **given)
+    assert len(server.asked) == 24
+  assert result["win_rate"]["n_total"] == 12
+  assert result["totals"]["responses"] == 24
+  with pytest.raises(UserError, match="BUDGET_COST is 0: nothing could be"):
+    job(files, tmp_path / "out", endpoint, BUDGET_COST="0", **given)
