@@ -8,6 +8,7 @@ Names in seqio's registry:
                                      of the original task, all of it, all
   t0_d_39_train, t0_d_49_train, t0_d_55_train      datasets: T0, T0+, T0++
   t0_eval, t0_plus_eval, t0_plus_plus_eval         what each has held out
+  t0_flan_2022_train                 what FLAN 2022 has of them
 
 Every prompt is a task of its published rate: the dataset's training rows, or
 500,000 over all its prompts where there are more. Of the names above, only a
@@ -164,6 +165,8 @@ def mixtures(found: Mapping[str, p3_tasks.PromptSet]) -> dict[str, Parts]:
   trained = [found[d.key] for d in p3_datasets.training("t0")]
   out["t0_p_1_train"] = _rated(trained, _first)
   out["t0_p_5_7_train"] = _rated(trained, _original)
+  flan = [found[d.key] for d in p3_datasets.flan_2022()]
+  out["t0_flan_2022_train"] = _rated(flan, _all)
   return out | {name: list(out[other]) for name, other in SAME.items()}
 
 
@@ -179,9 +182,7 @@ def training_tasks(
   return [name for name, _ in mixtures(found)[f"{mixture}_train"]]
 
 
-def _rated(
-  sets: Iterable[p3_tasks.PromptSet], chosen
-) -> Parts:
+def _rated(sets: Iterable[p3_tasks.PromptSet], chosen) -> Parts:
   """Chosen prompts with their rates, which count all prompts of a dataset."""
   return [
     (name, float(prompts.dataset.rate(len(prompts.templates))))

@@ -274,6 +274,25 @@ def held_out(mixture: str) -> tuple[Dataset, ...]:
   return tuple(d for d in evaluated() if not d.trains(mixture))
 
 
+# What FLAN 2022 has of P3: the datasets that its own list has not (Longpre et
+# al., 2023, arXiv 2301.13688, released code); 193 prompts.
+_FLAN_2022 = (
+  "adversarial_qa", "amazon_polarity", "app_reviews", "cos_e", "dbpedia_14",
+  "dream", "duorc", "kilt_tasks", "qasc", "quail", "quarel", "quartz",
+  "quoref", "race", "ropes", "sciq", "social_i_qa", "web_questions",
+  "wiki_bio", "wiki_hop", "wiki_qa", "wiqa",
+)  # fmt: skip
+
+
+def flan_2022() -> tuple[Dataset, ...]:
+  """The datasets that FLAN 2022 takes from P3.
+
+  >>> len(flan_2022())
+  26
+  """
+  return tuple(d for d in all_datasets() if d.dataset in _FLAN_2022)
+
+
 def evaluated() -> tuple[Dataset, ...]:
   """All eleven evaluation sets, also for a model that trained on some."""
   return tuple(d for d in all_datasets() if d.held_out)

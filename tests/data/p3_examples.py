@@ -11,6 +11,111 @@ import random
 import jinja2
 from jinja2 import nodes
 
+_FOUR = {"text": ["ice", "tea", "tin", "oak"], "label": ["A", "B", "C", "D"]}
+_CHOOSING = {
+  "question": "Which _____ is cold?", "question_stem": "What is cold?",
+  "choices": _FOUR, "answerKey": "B", "para": "Ice is cold.",
+}  # fmt: skip
+_RACE = {
+  "article": "Ice is cold.", "question": "What is _ ?", "answer": "C",
+  "options": _FOUR["text"],
+}  # fmt: skip
+_EVALUATIONS = [
+  {"userId": user, "engagement": n, "quality": n, "breadth": n}
+  for user, n in (("Alice", 3), ("Bob", 5))
+]
+_EDITED = "The <mayor/> sings a song"
+_EQUATION = "Let a = 3*b. Solve 5*b + 2 = 12 for b?"
+
+# What names and operations do not tell: letters of answers, a format.
+BY_HAND = {
+  "Zaid/coqa_expanded": {
+    "story": "It rained all day.", "question": "When?",
+    "answer": {"answer_start": 3, "answer_end": 9, "input_text": "rained"},
+  },
+  "ai2_arc": _CHOOSING,
+  "cbt/raw": {
+    "title": "Ann_Lee___The_Old_Mill.txt.out", "content": "A mill turned.",
+  },
+  "climate_fever": {
+    "claim": "Ice melts.",
+    "evidences": [{"evidence": f"note {n}.", "evidence_label": n % 3,
+                   "article": "Ice"} for n in range(5)],
+  },
+  "commonsense_qa": _CHOOSING,
+  "conv_ai_2": {
+    "dialog": [{"sender_class": c, "text": f"I am a {c}", "sender": c}
+               for c in ("Human", "Bot")],
+    "user_profile": [["I like ", "tea."], ["I ", "row."]],
+  },
+  "conv_ai_3": {
+    "initial_request": "Find a mill", "clarification_need": 4,
+    "question": "which mill", "answer": "the old one",
+  },
+  "conv_ai": {
+    "context": "A mill.", "evaluation": _EVALUATIONS,
+    "thread": [{"userId": u, "text": f"Hi from {u}"} for u in ("Alice", "Bob")],
+  },
+  "coqa": {
+    "story": "It rained all day.", "questions": ["When?", "Why?"],
+    "answers": {"answer_start": [3, 0], "answer_end": [9, 2],
+                "input_text": ["rained", "It"]},
+  },
+  "cos_e": {
+    "question": "What is cold?", "choices": ["ice", "tea", "tin"],
+    "answer": "tea", "abstractive_explanation": "tea cools",
+  },
+  "discofuse": {
+    "discourse_type": "PAIR_CONN", "incoherent_first_sentence": "It rained.",
+    "incoherent_second_sentence": "We left.", "coherent_second_sentence": "",
+    "coherent_first_sentence": "It rained, so we left.",
+  },
+  "e2e_nlg_cleaned": {
+    "meaning_representation": (
+      "name[The Mill], eatType[pub], food[French], priceRange[cheap], "
+      "customer rating[5 out of 5], area[riverside], familyFriendly[yes], "
+      "near[The Oak]"
+    ),
+    "human_reference": "The Mill is a pub.",
+  },
+  "fever": {"claim": "Ice is cold.", "label": "SUPPORTS"},
+  "humicroedit": {
+    "original": _EDITED, "edit": "cow", "meanGrade": 1.4, "label": 1,
+    "original1": _EDITED, "edit1": "cow", "original2": _EDITED,
+    "edit2": "door", "meanGrade1": 0.2, "meanGrade2": 1.0,
+  },
+  "math_dataset": {"question": _EQUATION, "answer": "2"},
+  "mdd": {
+    "dialogue_turns": {"speaker": [n % 2 for n in range(6)],
+                       "utterance": [f"line {n}" for n in range(6)]},
+  },
+  "nlu_evaluation_data": {"text": "Wake me", "scenario": "alarm", "label": 2},
+  "openai_humaneval": {
+    "prompt": "def f(x):", "canonical_solution": "  return x",
+    "entry_point": "f", "test": "def check(f):\n  assert f(3) == 3",
+  },
+  "openbookqa": _CHOOSING,
+  "quartz": _CHOOSING,
+  "race": _RACE,
+  "sick": {
+    "sentence_A": "It rains.", "sentence_B": "It is wet.", "label": 1,
+    "entailment_AB": "A_neutral_B", "entailment_BA": "B_neutral_A",
+  },
+  "social_i_qa": {
+    "context": "Kim rows.", "question": "Why?", "answerA": "fun",
+    "answerB": "work", "answerC": "rain", "label": "2",
+  },
+  "subjqa": {
+    "domain": "movies", "context": "A film.", "question": "Good?",
+    "question_subj_level": 2, "answers": {"text": ["yes"]},
+  },
+  "tydiqa": {
+    "id": "english-17", "context": "Ice is cold.", "question": "What is?",
+    "title": "Ice", "answers": {"text": ["Ice"], "answer_start": [0]},
+  },
+}  # fmt: skip
+_TREC = {"ABBR": (2, 34), "HUM": (3, 4), "LOC": (5, 18), "NUM": (4, 8)}
+
 WORDS = (
   "river", "amber", "seven", "Old Town", "blue lamp", "Kim", "two",
   "a quiet day", "North", "pears", "yes", "stone", "the 4th", "ice",
@@ -239,8 +344,21 @@ def _made(kind, draw, depth=0):
   return {n: _made(k, draw, depth + 1) for n, k in kind.fields.items()}
 
 
+def by_hand(prompt) -> dict | None:
+  """The example written for the prompt's dataset, if there is one."""
+  if prompt.dataset == "trec":
+    kinds = [k for k in _TREC if f"grained_{k}" in prompt.name]
+    coarse, fine = _TREC[kinds[0]] if kinds else (0, 0)
+    return {"text": "Who?", "label_coarse": coarse, "label_fine": fine}
+  found = [n for n in BY_HAND if prompt.dataset.startswith(n)]
+  return BY_HAND[found[0]] if found else None
+
+
 def examples(prompt, renders, seed=0, count=3, tries=400):
   """Up to `count` examples for which `renders(example)` is true."""
+  written = by_hand(prompt)
+  if written is not None and renders(written):
+    return [written]
   env = jinja2.Environment()
   reader = Reader()
   for text in (prompt.answer_choices, prompt.jinja):
