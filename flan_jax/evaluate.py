@@ -18,7 +18,14 @@ import jax
 from flan_jax import config as config_lib
 from flan_jax import summary
 from flan_jax.convert import load
-from flan_jax.data import catalogue, inventory, mixtures, spec, template
+from flan_jax.data import (
+  catalogue,
+  collection,
+  inventory,
+  mixtures,
+  spec,
+  template,
+)
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import seen as seen_lib
 from flan_jax.data import vocabulary as vocabulary_lib
@@ -130,6 +137,7 @@ def evaluate(
   model: Any = None,
   vocabulary: Any = None,
   mixture_or_task_module: str | None = None,
+  task_collection: Any = None,
   batch_size: int = 32,
   prompt_prefix: str | None = None,
   prompt_suffix: str | None = None,
@@ -164,6 +172,8 @@ def evaluate(
     model: None: what the checkpoint says it is.
     vocabulary: None: the tokenizer that comes with the checkpoint.
     mixture_or_task_module: module to import, which registers seqio tasks.
+    task_collection: a `data/collection.py: Collection` to register; None: the
+      catalogue alone.
     batch_size: inputs per batch.
     prompt_prefix, prompt_suffix: text around every prompt.
     inputs_eos: whether EOS stands between a prompt and its answer. Without a
@@ -212,7 +222,9 @@ def evaluate(
   catalogue.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
-  data = directory_lib.choose(tfds_data_dir, catalogue.load())
+  if task_collection is not None:
+    task_collection.register(vocabulary, wrapper=wrapper)
+  data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
   mixture = eval_mixture_or_task_name or _held_out(trained)
   held_out = mixtures.resolve(mixture, missing_datasets, split="test")
   mixtures.check_vocabulary(held_out, vocabulary)
