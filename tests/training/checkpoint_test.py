@@ -160,6 +160,39 @@ def test_keeps_the_newest_and_the_best(tmp_path):
   assert not list(tmp_path.glob("*.deleting"))
 
 
+def test_keeps_those_of_a_period_for_good(tmp_path):
+  save_all(tmp_path, range(2, 14, 2), keep=1, keep_period=4)
+  assert checkpoint.Checkpoints(tmp_path).steps == [4, 8, 12]
+  with pytest.raises(UserError, match="keep_period=0"):
+    checkpoint.Checkpoints(tmp_path, keep_period=0)
+
+
+def test_one_in_between_stays_until_the_next(tmp_path):
+  """It takes no place of those that a whole run would keep."""
+  save_all(tmp_path, [4, 8, 9], keep=2, period=4)
+  assert checkpoint.Checkpoints(tmp_path).steps == [4, 8, 9]
+  save_all(tmp_path, [12], keep=2, period=4)
+  assert checkpoint.Checkpoints(tmp_path).steps == [8, 12]
+
+
+def test_going_back(tmp_path):
+  save_all(tmp_path, [4, 8, 9, 12], keep=9, period=4)
+  flip_one_bit(data_file(tmp_path / "checkpoint_8"))
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=9, period=4)
+  checkpoints.restore_latest(train_state(99))
+  # 9 is none of the period, and 8 is damaged.
+  found = checkpoints.go_back(12, train_state(99))
+  assert found.step == 4
+  assert_same(found.state, train_state(4))
+  assert checkpoints.steps == [4]
+  # The steps after it can be saved again; there is nothing before it.
+  assert checkpoints.save(8, train_state(88), {"at": 88}, final=True)
+  assert checkpoints.go_back(4, train_state(99)) is None
+  assert checkpoints.steps == [4, 8]
+  checkpoints.close()
+  assert_same(restored(tmp_path).state, train_state(88))
+
+
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
   make = optimiser.adafactor(0.1, min_dim_size_to_factor=4, beta1=0.9)
   run = jax.jit(

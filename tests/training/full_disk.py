@@ -30,12 +30,6 @@ class Disk:
   def free(self):
     self._filler.unlink()
 
-  def read_only(self):
-    _run("mount", "-o", "remount,ro", str(self.folder))
-
-  def writable(self):
-    _run("mount", "-o", "remount,rw", str(self.folder))
-
 
 def _run(*words: str) -> bool:
   try:
@@ -53,6 +47,26 @@ def mounted(folder: pathlib.Path, kib: int):
     yield Disk(folder)
   finally:
     _run("umount", "-l", str(folder))
+
+
+class ReadOnly:
+  """A folder that can be made read-only, for root too: mounted over itself."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self.on = False
+
+  def begin(self):
+    folder = str(self.folder)
+    if not _run("mount", "--bind", folder, folder):
+      pytest.skip("may not mount a folder here")
+    self.on = True
+    assert _run("mount", "-o", "remount,ro,bind", folder)
+
+  def end(self):
+    if self.on:
+      assert _run("umount", "-l", str(self.folder))
+      self.on = False
 
 
 @pytest.fixture
