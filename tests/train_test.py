@@ -223,6 +223,13 @@ def test_run_learns_and_leaves_what_it_says(tmp_path, capsys):
     ),
     ({"INITIAL_CHECKPOINT_PATH": "/nowhere/ckpt"}, "INITIAL_CHECKPOINT_PATH"),
     ({"Z_LOSS": -1.0}, "Z_LOSS is -1"),
+    ({"PROFILE_STEPS": (5, 20)}, r"PROFILE_STEPS is \(5, 20\).*\(12\)"),
+    ({"GRACE_SECONDS": 0}, "GRACE_SECONDS is 0"),
+    ({"CHECKPOINT_KEEP_PERIOD": 4}, "The nearest are 3 and 6"),
+    (
+      {"RESUME_CHANGED": True, "MODEL_DIR": None},
+      "RESUME_CHANGED has no effect without MODEL_DIR",
+    ),
   ],
 )
 def test_refused_in_one_sentence(tmp_path, changes, message):
@@ -321,3 +328,75 @@ def test_command_line_error_has_no_traceback(tmp_path):
   assert "BATCH_SIZE 6 is smaller than the 8 devices" in result.stderr
   assert "Traceback" not in result.stderr
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_another_seed_or_mixture_is_shown_and_refused_unless_told(
+  tmp_path, capsys
+):
+  short = {"TRAIN_STEPS": 3, "EVAL_PERIOD": 100}
+  folder = run(tmp_path / "run", **short)
+  with pytest.raises(UserError) as caught:
+    run(
+      folder, RANDOM_SEED=1, MIXTURE_OR_TASK_NAME="flan_cb", **short
+    )
+  message = str(caught.value)
+  for said in (
+    "RANDOM_SEED: 0 -> 1",
+    "MIXTURE_OR_TASK_NAME: 'flan_sst2' -> 'flan_cb'",
+    "data train.mixture: flan_sst2 -> flan_cb",
+    "data train.tasks.flan_cb.rate: (none) -> 1.0",
+    "--gin.RESUME_CHANGED=True",
+  ):
+    assert said in message
+  # Its patience is nobody's business, and no other run.
+  run(folder, GRACE_SECONDS=5.0, CHECKPOINT_KEEP_PERIOD=6, **short)
+  capsys.readouterr()
+  told = {"RANDOM_SEED": 1, "TRAIN_STEPS": 6, "EVAL_PERIOD": 100}
+  run(folder, RESUME_CHANGED=True, **told)
+  out = capsys.readouterr().out
+  assert "from here on this run differs in\n  RANDOM_SEED: 0 -> 1" in out
+  assert "going on with this run from step 3" in out
+  record = json.loads((folder / "run.json").read_text())
+  assert record["changes"] == [["RANDOM_SEED: 0 -> 1"]]
+  # From now on it is the run with that seed.
+  run(folder, **{**told, "TRAIN_STEPS": 7})
+  with pytest.raises(UserError, match="RANDOM_SEED: 1 -> 0"):
+    run(folder, **{**short, "TRAIN_STEPS": 7})
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_the_time_of_a_run_is_accounted_for(tmp_path, capsys):
+  began = time.monotonic()
+  folder = run(
+    tmp_path / "run",
+    EVAL_MIXTURE_OR_TASK_NAME="flan_cb",
+    EVAL_EXAMPLES=4,
+    TASK_FEATURE_LENGTHS={"inputs": 128, "targets": 64},
+    PROFILE_STEPS=(4, 5),
+  )
+  wall = time.monotonic() - began
+  report = json.loads((folder / "report.json").read_text())["run"]
+  seconds = dict(report["time"])
+  accounted = seconds.pop("wall")
+  assert sum(seconds.values()) == pytest.approx(accounted, rel=0.01)
+  # What is outside is before the folder is known and after the report.
+  assert 0.5 * wall < accounted <= wall
+  for name in ("compile", "step", "checkpoint", "evaluation"):
+    assert seconds[name] > 0, name
+  assert seconds["lost"] == 0
+  assert report["speed"]["measured"]
+  assert report["speed"]["peak_flops"] > 1e8
+  rows = writers.read(folder / "metrics.jsonl")
+  last = [r for r in rows if "train/loss" in r][-1]
+  assert 0 < last["train/mfu"] < 1.5
+  assert last["time/step"] > 0
+  assert "time:  " in capsys.readouterr().out
+  assert "of the wall time" in (folder / "report.html").read_text()
+  traces = (folder / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb")
+  assert list(traces)
+  events = b"".join(
+    p.read_bytes() for p in (folder / "tensorboard").glob("events*")
+  )
+  for name in (b"train/mfu", b"time/step", b"memory/peak_gib"):
+    assert name in events
