@@ -23,6 +23,7 @@ goes on from there.
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import re
@@ -181,11 +182,14 @@ class _Session:
     self._endpoint, self._journal, self._done = endpoint, journal, done
     self._secret = key
     self._pace = pace_lib.Pace(
-      endpoint.requests_per_minute, endpoint.tokens_per_minute
+      endpoint.requests_per_minute,
+      endpoint.tokens_per_minute,
+      sleep=self._sleep,
     )
     self._meter = Meter(endpoint.budget, endpoint.prices, journal)
     self._probing = asyncio.Lock()
     self._stop: UserError | None = None
+    self._stopped = asyncio.Event()
     self._failed_in_a_row = 0
     self._url = endpoint.base_url.rstrip("/") + wire.APIS[endpoint.api]
 
@@ -225,28 +229,42 @@ class _Session:
       try:
         await self._meter.hold(*held)
       except UserError as e:
-        self._stop = self._stop or e
+        self._halt(e)
         return
       try:
         reply = await self._ask(key, request)
       except UserError as e:
-        self._stop = self._stop or e
+        self._halt(e)
         return
       finally:
         self._meter.release(*held)
       self._done(key, reply)
       self._count(reply)
 
+  def _halt(self, error: UserError):
+    """The first reason to stop is the one that is told."""
+    self._stop = self._stop or error
+    self._stopped.set()
+
+  async def _sleep(self, seconds: float):
+    """Waits, but not for a run that has stopped."""
+    with contextlib.suppress(TimeoutError):
+      await asyncio.wait_for(self._stopped.wait(), seconds)
+    if self._stop is not None:
+      raise self._stop
+
   def _count(self, reply):
     if not reply.error:
       self._failed_in_a_row = 0
       return
     self._failed_in_a_row += 1
-    if self._failed_in_a_row >= FAILURES_IN_A_ROW and self._stop is None:
-      self._stop = UserError(
-        f"{self._url}: {self._failed_in_a_row} requests failed one after"
-        f" another, the last one so: {reply.error} What was answered is kept"
-        f" in {self._journal.path}; the same command goes on."
+    if self._failed_in_a_row >= FAILURES_IN_A_ROW:
+      self._halt(
+        UserError(
+          f"{self._url}: {self._failed_in_a_row} requests failed one after"
+          f" another, the last one so: {reply.error} What was answered is kept"
+          f" in {self._journal.path}; the same command goes on."
+        )
       )
 
   async def _ask(self, key: str, request: Request) -> Reply:
@@ -275,7 +293,7 @@ class _Session:
         await self._pause(outcome.reason)
         continue
       client_side = 400 <= (outcome.status or 0) < 500
-      if client_side and outcome.status not in RETRIED:
+      if outcome.final or (client_side and outcome.status not in RETRIED):
         return Reply(error=f"{outcome.reason}.")
       if attempt > self._endpoint.retries:
         return Reply(error=f"{attempt} attempts; the last: {outcome.reason}.")
@@ -287,7 +305,7 @@ class _Session:
         return Reply(
           error=f"it asks to wait {wait:,.0f} seconds ({outcome.reason})."
         )
-      await asyncio.sleep(wait)
+      await self._sleep(wait)
       attempt += 1
 
   async def _exchange(self, key, content, request, attempt) -> Reply | Failure:
@@ -302,7 +320,7 @@ class _Session:
           text, request, self._endpoint.api, self._endpoint.prices, seconds
         )
       except wire.Unreadable as e:
-        outcome = Failure(str(e), 200, text)
+        outcome = Failure(str(e), 200, text, final=e.final)
       else:
         self._journal.append(
           {"record": "response", **record, "status": 200, "reply": reply.record}
@@ -342,10 +360,12 @@ class _Session:
         if not await self._line.unreachable():
           self._endpoint.say(f"{self._endpoint.base_url} answers again.")
           return
-      self._stop = UserError(
-        f"{self._endpoint.base_url} was down for {patience:,.0f} seconds"
-        f" ({reason}). {len(self._journal):,} answers are kept in"
-        f" {self._journal.path}; the same command goes on."
+      self._halt(
+        UserError(
+          f"{self._endpoint.base_url} was down for {patience:,.0f} seconds"
+          f" ({reason}). {len(self._journal):,} answers are kept in"
+          f" {self._journal.path}; the same command goes on."
+        )
       )
       raise self._stop
 

@@ -26,6 +26,7 @@ class Failure:
     body: of the response.
     after: seconds that the endpoint asks to wait.
     down: whether nothing took the connection.
+    final: whether asking again would say the same.
   """
 
   reason: str
@@ -33,6 +34,7 @@ class Failure:
   body: str = ""
   after: float | None = None
   down: bool = False
+  final: bool = False
 
 
 class Line:

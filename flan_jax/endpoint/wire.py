@@ -22,7 +22,15 @@ TOP_LOG_PROBS = {"chat": 20, "completions": 5}
 
 
 class Unreadable(Exception):
-  """A response that holds no answer; says why, for the journal."""
+  """A response that holds no answer; says why, for the journal.
+
+  Attributes:
+    final: whether asking again would say the same.
+  """
+
+  def __init__(self, why: str, final: bool = False):
+    super().__init__(why)
+    self.final = final
 
 
 def body(
@@ -167,7 +175,8 @@ def _choices(choice, api, choices: Sequence[str]) -> tuple[float, ...]:
   if not top:
     raise Unreadable(
       "no log-probabilities, which weighing choices needs: this endpoint does"
-      " not offer them"
+      " not offer them",
+      final=True,
     )
   out = []
   for wanted in choices:
@@ -177,7 +186,8 @@ def _choices(choice, api, choices: Sequence[str]) -> tuple[float, ...]:
   if all(map(math.isinf, out)):
     raise Unreadable(
       f"none of {', '.join(map(repr, choices))} among the likeliest tokens"
-      f" {', '.join(repr(token) for token, _ in top[:8])}"
+      f" {', '.join(repr(token) for token, _ in top[:8])}",
+      final=True,
     )
   return tuple(out)
 

@@ -275,6 +275,26 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path):
   assert [r.text for r in replies] == list("abcdefgh")
 
 
+def test_a_run_that_stops_waits_for_no_retry(tmp_path):
+  def behave(prompt, n):
+    if prompt == "slow":
+      return Status(429, headers={"Retry-After": "50"})
+    time.sleep(0.1)
+    return Status(404)
+
+  began = time.monotonic()
+  with serving(behave) as server, pytest.raises(UserError, match="HTTP 404"):
+    ask(server, tmp_path, "a", "slow")
+  assert time.monotonic() - began < 20
+
+
+def test_an_empty_answer_is_an_answer(tmp_path):
+  with serving(lambda p, n: Say("")) as server:
+    (reply,) = ask(server, tmp_path, "a")
+    (again,) = ask(server, tmp_path, "a")
+  assert (reply.text, reply.error, again.cached) == ("", "", True)
+
+
 def test_tokens_that_the_endpoint_does_not_count_are_guessed(tmp_path):
   with serving(lambda p, n: Say("x" * 40, usage=None)) as server:
     (reply,) = ask(server, tmp_path, "y" * 400)
