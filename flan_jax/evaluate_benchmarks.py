@@ -119,8 +119,7 @@ def evaluate_benchmarks(
   params = load.load_params(opened, model)
   scores = []
   for name, rows in sets.items():
-    # An answer without a chain of thought is one line.
-    stop = _STOP if BENCHMARKS[name][1] else (*_STOP, "\n")
+    stop = _stop(rows, name)
     result = answer(
       name, rows, model, params, folder / name, record, display, stop
     )
@@ -131,6 +130,13 @@ def evaluate_benchmarks(
   display.table("benchmarks", _HEADER, list(map(_cells, scores)))
   display.say(f"table: {path}")
   return path
+
+
+def _stop(rows: EvaluationSet, name: str) -> tuple[str, ...]:
+  """Texts that end an answer, of which one without a chain is one line."""
+  if all(task.kind == "classification" for task in rows.tasks):
+    return ()
+  return _STOP if BENCHMARKS[name][1] else (*_STOP, "\n")
 
 
 def open_model(

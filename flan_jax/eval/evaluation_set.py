@@ -125,6 +125,10 @@ class EvaluationSet:
       raise UserError(f"kind {kind!r} of a model: use one of {KINDS}.")
     if cluster_of is None:
       cluster_of = _cluster_of(tasks)
+    # A misspelt metric is said before a model has answered everything.
+    for task in tasks:
+      for metric in task.metrics:
+        protocol.metric_of(task, metric)
     _check_answer_by(tasks, answer_by)
     if not options_shown:
       tasks = _without_options(tasks)

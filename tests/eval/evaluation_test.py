@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -229,3 +230,14 @@ def test_inputs_of_a_decoder_begin_with_the_begin_id(
   (batch,) = made.plans(("test",))[0].batches
   assert batch.inputs_BS.tolist() == [expected, [-1] * len(expected)]
   assert made.end_ids == (1,)
+
+
+def test_a_misspelt_metric_is_named_before_rows_are_read(monkeypatch):
+  monkeypatch.setattr(
+    evaluation_set.evaluation_data, "evaluation_examples", None
+  )
+  task = dataclasses.replace(catalogue.get("rte"), metrics=("acuracy",))
+  with pytest.raises(UserError, match="'acuracy' is unknown; the nearest is 'acc"):
+    EvaluationSet.prepare(
+      [task], vocabulary=Vocabulary(), lengths=LENGTHS, batch_size=8
+    )
