@@ -80,6 +80,22 @@ def smollm2() -> pathlib.Path:
   return files[0]
 
 
+@pytest.fixture(scope="session")
+def promptsource() -> pathlib.Path:
+  """PromptSource's templates, once launch/p3.sh has run."""
+  from flan_jax.data import p3_prompts
+  from flan_jax.errors import UserError
+
+  given = os.environ.get("FLAN_JAX_PROMPTSOURCE")
+  try:
+    return p3_prompts.folder(given or ROOT / p3_prompts.DEFAULT_FOLDER)
+  except UserError:
+    pytest.skip(
+      "no PromptSource templates: run launch/p3.sh, or set"
+      " FLAN_JAX_PROMPTSOURCE to their folder"
+    )
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _drop_compiled_programs():
   """A long pytest process keeps every compiled program otherwise."""

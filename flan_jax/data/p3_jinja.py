@@ -12,7 +12,7 @@ What differs from the plain environment that PromptSource uses:
 import collections
 import random
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from jinja2 import nodes, sandbox, visitor
@@ -254,10 +254,24 @@ def _concat(context, value):
 # -------------------------------------------------------------- compilation
 
 
-def compile_text(
-  environment: Environment, text: str, where: str
-) -> jinja2.Template:
-  """A template of a program, or a refusal that names it.
+class Program(NamedTuple):
+  """A compiled template.
+
+  Attributes:
+    template: Jinja's.
+    fields: names that it reads from an example.
+    loops: whether it has a loop.
+    draws: whether it draws.
+  """
+
+  template: jinja2.Template
+  fields: frozenset[str]
+  loops: bool
+  draws: bool
+
+
+def compile_text(environment: Environment, text: str, where: str) -> Program:
+  """A program compiled, or a refusal that names it.
 
   Args:
     environment: shared by all prompts.
@@ -271,13 +285,21 @@ def compile_text(
   try:
     tree = environment.parse(text)
     _check(environment, tree, where)
-    tree = _Rewrite().visit(tree)
-    code = environment.compile(tree, name=where)
+    names = list(tree.find_all(nodes.Name))
+    stored = {n.name for n in names if n.ctx != "load"}
+    loaded = {n.name for n in names if n.ctx == "load"}
+    drawn = any(
+      f.name in ("choice", "random") for f in tree.find_all(nodes.Filter)
+    )
+    loops = next(tree.find_all(nodes.For), None) is not None
+    code = environment.compile(_Rewrite().visit(tree), name=where)
   except jinja2.TemplateSyntaxError as e:
     raise PromptError(
       f"{where}: its Jinja does not parse, line {e.lineno}: {e.message}"
     ) from None
-  return jinja2.Template.from_code(environment, code, environment.globals)
+  template = jinja2.Template.from_code(environment, code, environment.globals)
+  fields = loaded - stored - {"loop", *environment.globals}
+  return Program(template, frozenset(fields), loops, drawn)
 
 
 def _check(environment: Environment, tree: nodes.Template, where: str):

@@ -20,7 +20,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from jinja2 import meta
 
 from flan_jax.data import p3_jinja
 from flan_jax.data.p3_jinja import MARK, PromptError, RowError
@@ -93,26 +92,19 @@ class Compiled:
       # last before the braces.
       cut = f" | string | truncate({MAX_CHARACTERS}) }}}}"
       text = text.replace("}}", cut)
-    env = environment()
-    self._main = p3_jinja.compile_text(env, text, prompt.where)
-    tree = env.parse(text)
-    names = meta.find_undeclared_variables(tree) - env.globals.keys()
-    self._shows_choices = CHOICES in names
-    self._loops = next(tree.find_all(jinja2.nodes.For), None) is not None
+    self._main = p3_jinja.compile_text(environment(), text, prompt.where)
+    self._shows_choices = CHOICES in self._main.fields
     self._choices = None
     self.fixed_choices: tuple[str, ...] | None = None
+    fields = self._main.fields
     if prompt.answer_choices is not None:
       self._choices = p3_jinja.compile_text(
-        env, prompt.answer_choices, prompt.where
+        environment(), prompt.answer_choices, prompt.where
       )
-      tree = env.parse(prompt.answer_choices)
-      own = meta.find_undeclared_variables(tree) - env.globals.keys()
-      names |= own
-      drawn = any(f.name in ("choice", "random")
-                  for f in tree.find_all(jinja2.nodes.Filter))
-      if not own and not drawn:
+      fields |= self._choices.fields
+      if not self._choices.fields and not self._choices.draws:
         self.fixed_choices = tuple(self._split(self._choices, {}))
-    self.fields = tuple(sorted(names - {CHOICES}))
+    self.fields = tuple(sorted(fields - {CHOICES}))
 
   def apply(self, example: Mapping[str, Any], seed: Any = 0) -> list[str]:
     """The parts of the rendered text, stripped: inputs and targets.
@@ -186,11 +178,12 @@ class Compiled:
     values[p3_jinja.RUN] = run
     return self._split(self._choices, values, row)
 
-  def _split(self, template, values, row=None) -> list[str]:
+  def _split(self, program, values, row=None) -> list[str]:
     values.setdefault(p3_jinja.RUN, p3_jinja.Run(0))
+    template = program.template
     try:
       pieces = template.root_render_func(template.new_context(values))
-      text = self._joined(pieces) if self._loops else "".join(pieces)
+      text = self._joined(pieces) if program.loops else "".join(pieces)
     except RowError as e:
       raise RowError(f"{self.prompt.where}: {e}") from None
     except PromptError as e:

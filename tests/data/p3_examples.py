@@ -138,6 +138,7 @@ class Kind:
 
   def __init__(self):
     self.kind, self.fields, self.item, self.says = None, {}, None, []
+    self.least = 0
 
   def be(self, kind):
     strength = {None: 0, "text": 1, "number": 2, "list": 3, "table": 4}
@@ -260,6 +261,8 @@ class Reader:
           constant or (arithmetic and not isinstance(node, nodes.Mod))
         ):
           found.be("number")
+        if found and isinstance(node, nodes.Sub) and side is node.left:
+          found.least = 1
       return None
     for child in node.iter_child_nodes():
       self.value(child, scope)
@@ -338,7 +341,7 @@ def _made(kind, draw, depth=0):
       " ".join(draw.choices(WORDS, k=draw.choice((3, 9, 500))))
     )
   if kind.kind == "number":
-    return draw.choice((0, 1, 1, 2))
+    return max(kind.least, draw.choice((0, 1, 1, 2)))
   if kind.kind == "list":
     return [_made(kind.item, draw, depth + 1) for _ in range(4)]
   return {n: _made(k, draw, depth + 1) for n, k in kind.fields.items()}
