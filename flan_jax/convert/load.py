@@ -1,7 +1,7 @@
 """A checkpoint of any format into the parameters of a model.
 
-What INITIAL_CHECKPOINT_PATH names is read here, tensor by tensor: the whole
-model is never twice in the host's memory.
+What INITIAL_CHECKPOINT_PATH names is read here, tensor by tensor: a host holds
+one of them, and of the model what its own devices hold.
 """
 
 import collections
@@ -25,7 +25,7 @@ def load_params(
   """The parameters of a checkpoint, as `model.init` would give them.
 
       params = load_params("checkpoints/flan_t5_small", model)
-      params = load_params(path, model, sharding.replicated(mesh))
+      params = load_params(path, model, partition.params(shapes))
 
   Layers are stacked where the model scans, and every tensor is cast to the
   type of the model's parameters, float32.
