@@ -54,6 +54,9 @@ CORE = [
   "rouge-score>=0.1.2,<0.2",
   "sacrebleu>=2.4,<3",
   "editdistance>=0.8,<0.9",
+  # T0's prompts are Jinja programs in YAML files.
+  "jinja2>=3.1.6,<4",
+  "pyyaml>=6,<7",
   "scipy>=1.14,<2",
   # 1.8 renamed how a penalty is chosen.
   "scikit-learn>=1.8,<2",
@@ -68,6 +71,9 @@ EXTRAS = {
   # EleutherAI's evaluation harness, see flan_jax/eval/harness.py. Its own model
   # class for transformers needs accelerate; ours does not.
   "harness": ["lm_eval>=0.4.13,<0.5", "accelerate>=1,<2"],
+  # Parquet files of a P3_DATA_DIR. T0's prompts themselves come from
+  # launch/p3.sh: their package, promptsource 0.2.3, declares Python < 3.10.
+  "p3": ["pyarrow>=17,<26"],
   # transformers and torch: reference logits and the benchmark's peer.
   "test": [
     "pytest>=8,<10",
