@@ -208,7 +208,8 @@ def evaluate(
   vocabulary_lib.check_padding(vocabulary, model.kind)
 
   # Rows: as the run was trained, of what it did not see.
-  trained = record_lib.beside(opened.path)
+  runs = record_lib.lineage(opened.path)
+  trained = runs[0] if runs else None
   wrapper = _wrapper(
     trained,
     model.kind,
@@ -228,7 +229,7 @@ def evaluate(
   mixture = eval_mixture_or_task_name or _held_out(trained)
   held_out = mixtures.resolve(mixture, missing_datasets, split="test")
   mixtures.check_vocabulary(held_out, vocabulary)
-  seen = seen_lib.seen(trained.data if trained else None, held_out)
+  seen = seen_lib.seen([r.data for r in runs], held_out)
   seen_lib.check(seen, mixture, allow_seen)
   rows = EvaluationSet.prepare(
     mixtures.catalogue_tasks(held_out),
@@ -282,14 +283,14 @@ def evaluate(
     predictions=folder / "predictions.jsonl",
     generated=folder / "generated.jsonl",
     run=f"{opened.path} {_parameters(params)}",
-    progress=_progress(display),
+    progress=progress_lib.answered(display),
   )
   page = report.write_report(
     folder,
     run={
       **dataclasses.asdict(record),
       "name": mixture,
-      "data_label": data.label,
+      "data_label": data.label + _said(seen),
     },
     after=result,
     missing={f"{m.dataset}:{m.version}": m.message for m in held_out.missing},
@@ -297,6 +298,12 @@ def evaluate(
   summary.results(display, None, result)
   display.say(f"report: {page}")
   return page
+
+
+def _said(seen: Mapping[str, list[str]]) -> str:
+  if not seen:
+    return ""
+  return f"; not held out, but trained on: {', '.join(seen)}"
 
 
 def _parameters(params) -> str:
@@ -309,19 +316,6 @@ def _parameters(params) -> str:
   for array in jax.device_get(small):
     digest.update(array.tobytes())
   return digest.hexdigest()[:8]
-
-
-def _progress(display, seconds: float = 10.0):
-  """Says from time to time how much is done."""
-  said = time.monotonic()
-
-  def say(done: int, total: int):
-    nonlocal said
-    if done == total or time.monotonic() - said >= seconds:
-      said = time.monotonic()
-      display.say(f"{100 * done / max(total, 1):.0f} % answered")
-
-  return say
 
 
 def _wrapper(trained, kind: str, **given) -> template.Wrapper:

@@ -132,7 +132,7 @@ def generate(
     decode=vocabulary.decode,
     config=decode,
     name=_name,
-    progress=lambda done, total: display.say(f"batch {done:,} of {total:,}"),
+    progress=progress.answered(display),
   )
   _print(display, results)
   if output_path is not None:

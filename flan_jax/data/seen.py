@@ -5,7 +5,7 @@ run was trained on stands in its record; this compares it with what is to be
 evaluated, by dataset: two tasks of one family or one source are one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import seqio
@@ -15,20 +15,23 @@ from flan_jax.errors import UserError
 
 
 def seen(
-  record: Mapping[str, Any] | None, evaluated: mixtures.Resolved
+  records: Iterable[Mapping[str, Any]], evaluated: mixtures.Resolved
 ) -> dict[str, list[str]]:
   """The evaluated tasks whose dataset was trained on, and by which tasks.
 
-  >>> seen({"train": {"tasks": {"flan_mnli_matched": {}}}},
+  >>> seen([{"train": {"tasks": {"flan_mnli_matched": {}}}}],
   ...   resolve("flan_mnli_mismatched"))  # doctest: +SKIP
   {'flan_mnli_mismatched': ['flan_mnli_matched']}
 
   Args:
-    record: `data` of a run's record; None: not known, and nothing is seen.
+    records: `data` of the records of the checkpoint's run and of those that
+      it began from; none: not known, and nothing is seen.
     evaluated: what is to be evaluated.
   """
-  trained = (record or {}).get("train", {}).get("tasks", {})
-  known = {name: _task(name) for name in trained}
+  trained = {
+    name for r in records for name in r.get("train", {}).get("tasks", {})
+  }
+  known = {name: _task(name) for name in sorted(trained)}
   out = {}
   for task in seqio.get_subtasks(evaluated.mixture):
     ours = catalogue.of_seqio(task)
@@ -38,7 +41,7 @@ def seen(
       if name == task.name or (ours and other and _same(ours, other))
     ]
     if by:
-      out[task.name] = sorted(by)
+      out[task.name] = by
   return out
 
 
@@ -58,16 +61,18 @@ def check(seen: Mapping[str, list[str]], mixture: str, allowed: bool) -> None:
     )
 
 
-def _task(name: str) -> spec.Task | None:
+def _task(name: str) -> Any:
   """Our task under a name of seqio's registry."""
   if name not in seqio.TaskRegistry.names():
     return None
   return catalogue.of_seqio(seqio.TaskRegistry.get(name))
 
 
-def _same(a: spec.Task, b: spec.Task) -> bool:
+def _same(a: Any, b: Any) -> bool:
   if a.name == b.name or (a.family is not None and a.family == b.family):
     return True
-  if isinstance(a.source, spec.Tfds) and isinstance(b.source, spec.Tfds):
-    return a.source.name == b.source.name
-  return a.source == b.source
+  # Tasks of a collection say no source.
+  mine, other = getattr(a, "source", None), getattr(b, "source", None)
+  if isinstance(mine, spec.Tfds) and isinstance(other, spec.Tfds):
+    return mine.name == other.name
+  return mine is not None and mine == other

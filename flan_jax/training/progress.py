@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: tables and one progress bar."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import rich.console
 import rich.progress
@@ -11,9 +11,15 @@ import rich.table
 class Display:
   """Prints to the terminal; plain lines where there is no terminal."""
 
-  def __init__(self, console: rich.console.Console | None = None):
+  def __init__(
+    self, console: rich.console.Console | None = None, quiet: bool = False
+  ):
+    """Args:
+    console: where to; None: the terminal.
+    quiet: prints nothing, as processes do that are not the first.
+    """
     # A log file has no width of its own; 80 columns would fold the tables.
-    self.console = console or rich.console.Console()
+    self.console = console or rich.console.Console(quiet=quiet)
     if not self.console.is_terminal:
       self.console.width = max(self.console.width, 110)
 
@@ -46,6 +52,24 @@ class Display:
   def steps(self, total: int, start: int) -> "Steps":
     """A progress bar over training steps."""
     return Steps(self, total, start)
+
+
+def answered(
+  display: Display, seconds: float = 10.0
+) -> Callable[[int, int], None]:
+  """A function that says (done, of how many), at most every few seconds.
+
+  The last one is always said.
+  """
+  said = time.monotonic()
+
+  def say(done: int, total: int):
+    nonlocal said
+    if done >= total or time.monotonic() - said >= seconds:
+      said = time.monotonic()
+      display.say(f"{100 * done / max(total, 1):.0f} % answered")
+
+  return say
 
 
 def _text(value: object) -> str:

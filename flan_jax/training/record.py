@@ -148,6 +148,25 @@ def beside(checkpoint: str | os.PathLike) -> Record | None:
   return None
 
 
+def lineage(checkpoint: str | os.PathLike) -> list[Record]:
+  """The record of a checkpoint's run, and of the runs that it began from.
+
+  The latest one first; it ends where a checkpoint is of no run of ours, or is
+  no longer there.
+  """
+  out: list[Record] = []
+  seen = set()
+  while checkpoint is not None:
+    path = pathlib.Path(checkpoint).absolute()
+    record = beside(path)
+    if record is None or path in seen:
+      break
+    seen.add(path)
+    out.append(record)
+    checkpoint = record.option("INITIAL_CHECKPOINT_PATH")
+  return out
+
+
 def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
   """`model_dir`, or `runs/<name>-<fingerprint>` when it is None.
 

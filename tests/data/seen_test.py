@@ -12,13 +12,13 @@ def registered(sample_data):
 
 
 def trained(*names):
-  return {"train": {"tasks": {name: {} for name in names}}}
+  return [{"train": {"tasks": {name: {}}}} for name in names]
 
 
 def test_by_task_family_and_source(registered):
   evaluated = mixtures.resolve("flan_holdout_nli_eval", split="test")
-  assert seen.seen(None, evaluated) == {}
-  assert seen.seen({"train": {}}, evaluated) == {}
+  assert seen.seen([], evaluated) == {}
+  assert seen.seen([{"train": {}}, {}], evaluated) == {}
   assert seen.seen(trained("flan_sst2", "flan_gone"), evaluated) == {}
   assert seen.seen(trained("flan_rte"), evaluated) == {
     "flan_rte": ["flan_rte"]

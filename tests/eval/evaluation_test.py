@@ -4,7 +4,8 @@ import json
 import pytest
 
 from flan_jax import evaluate
-from flan_jax.data import catalogue
+from flan_jax.data import catalogue, template
+from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import evaluation_set, generation
 from flan_jax.eval.evaluation import Evaluation
@@ -228,16 +229,123 @@ def test_inputs_of_a_decoder_begin_with_the_begin_id(
     lengths={"inputs": 3, "targets": 4},
   )
   (batch,) = made.plans(("test",))[0].batches
-  assert batch.inputs_BS.tolist() == [expected, [-1] * len(expected)]
+  # Beside it the unconditional prompt: of an empty wrapper, EOS alone.
+  free = [*expected[: len(expected) - 3], 1]
+  assert made.unconditional.tolist() == free
+  padding = [-1] * (len(expected) - len(free))
+  assert batch.inputs_BS.tolist() == [expected, [*free, *padding]]
   assert made.end_ids == (1,)
 
 
-def test_a_misspelt_metric_is_named_before_rows_are_read(monkeypatch):
+def test_the_unconditional_prompt_is_the_wrapper_alone(monkeypatch):
   monkeypatch.setattr(
-    evaluation_set.evaluation_data, "evaluation_examples", None
+    evaluation_set.evaluation_data, "evaluation_examples",
+    lambda *a, **k: [example((0, 5), [(5,), (6,)], task="rte")],
   )
-  task = dataclasses.replace(catalogue.get("rte"), metrics=("acuracy",))
-  with pytest.raises(UserError, match="'acuracy' is unknown; the nearest is 'acc"):
-    EvaluationSet.prepare(
-      [task], vocabulary=Vocabulary(), lengths=LENGTHS, batch_size=8
+  vocabulary = vocabulary_lib.load("flan_jax")
+
+  def unconditional(kind, **fields):
+    made = EvaluationSet.prepare(
+      [catalogue.get("rte")], vocabulary=vocabulary, batch_size=2, kind=kind,
+      lengths={"inputs": 8, "targets": 4}, wrapper=template.Wrapper(**fields),
     )
+    return made.unconditional.tolist()
+
+  ids = vocabulary.encode("Q:  A:")
+  chat = {"prefix": "Q: ", "suffix": " A:"}
+  assert unconditional("encoder_decoder", **chat) == [*ids, 1]
+  assert unconditional("decoder_only", **chat, eos=False) == [0, *ids]
+  assert unconditional("decoder_only", eos=False) == [0]
+  assert unconditional("encoder_decoder", eos=False) == [1]
+
+
+def test_how_tasks_are_answered(monkeypatch):
+  """Ranked or generated; what that leaves without a choice is named."""
+  monkeypatch.setattr(
+    evaluation_set.evaluation_data, "evaluation_examples",
+    lambda task, *a, **k: [
+      example((5,), [(5,), (6,)] if task.choices else (), task=task.name)
+    ],
+  )
+
+  def prepared(*names, **fields):
+    return EvaluationSet.prepare(
+      [catalogue.get(n) for n in names], vocabulary=Vocabulary(),
+      batch_size=2, lengths={"inputs": 8, "targets": 4}, **fields,
+    )
+
+  def counts(*names, **fields):
+    ranking, generating = prepared(*names, **fields).plans(("test",))
+    return len(ranking.examples), len(generating.examples)
+
+  assert counts("rte", "e2e_nlg") == (1, 1)
+  assert counts("rte", "e2e_nlg", answer_by="generate") == (0, 2)
+  assert counts("rte", answer_by="rank") == (1, 0)
+  with pytest.raises(
+    UserError, match="no set of choices to rank: e2e_nlg. .* by generation"
+  ):
+    prepared("rte", "e2e_nlg", answer_by="rank")
+  with pytest.raises(UserError, match="no effect: no task has choices"):
+    prepared("e2e_nlg", answer_by="generate")
+  with pytest.raises(UserError, match="ANSWER_BY is 'ranking'; write 'rank'"):
+    prepared("rte", answer_by="ranking")
+  with pytest.raises(UserError, match="OPTIONS_SHOWN=False has no effect"):
+    prepared("e2e_nlg", options_shown=False)
+  hidden = prepared("rte", options_shown=False)
+  assert not any(t.shows_options for t in hidden.tasks[0].templates)
+
+
+def test_all_scores_stand_side_by_side(rows, tmp_path):
+  """By mean and by calibrated score the fake model prefers the same."""
+  path = tmp_path / "predictions.jsonl"
+  by_sum = evaluate.evaluate_tasks(
+    CountingModel(), 0.0, rows, predictions=path
+  )
+  main = {name: by_sum.tasks[name].main.spread.mean for name in CHOICES}
+  assert by_sum.by_score["sum"] == pytest.approx(main)
+  assert by_sum.by_score["mean"] == pytest.approx(main)
+  calibrated = evaluate.evaluate_tasks(
+    CountingModel(), 0.0, rows, score="calibrated"
+  )
+  assert calibrated.by_score == by_sum.by_score
+  assert calibrated.tasks["rte"].main.spread.mean == pytest.approx(
+    by_sum.by_score["calibrated"]["rte"]
+  )
+  # A score that no input changes tells nothing: every choice ties.
+  line = json.loads(path.read_text().split("\n")[0])
+  assert line["by_score"]["calibrated"] == [0.0, 0.0]
+  assert line["by_score"]["mean"] == [-3.0, -3.5]
+  assert line["score"] == "sum"
+
+
+def test_choices_answered_by_generation(rows, tmp_path):
+  """A text that is no choice counts as wrong, and is counted."""
+  for split, examples in rows.examples.items():
+    rows.examples[split] = [
+      dataclasses.replace(e, choices_text=("W7 w8.", "other", "more"))
+      if e.task == "cb" else e
+      for e in examples
+    ]
+  rows.answer_by = "generate"
+  path = tmp_path / "predictions.jsonl"
+  result = evaluate.evaluate_tasks(
+    CountingModel(), 0.0, rows, predictions=path
+  )
+  cb = result.tasks["cb"].main
+  assert set(cb.scores.values()) == {pytest.approx(100 / 3)}
+  assert set(result.tasks["rte"].main.scores.values()) == {0.0}
+  assert result.unmatched == {"rte": result.tasks["rte"].rows * len(
+    result.tasks["rte"].templates)}
+  assert result.by_score == {}
+  lines = [json.loads(x) for x in path.read_text().split("\n") if x]
+  line = next(x for x in lines if x["task"] == "cb")
+  assert (line["text"], line["prediction"], line["label"]) == ("w7 w8", 0, 0)
+  with pytest.raises(UserError, match="SCORE 'mean' has no effect"):
+    evaluate.evaluate_tasks(CountingModel(), 0.0, rows, score="mean")
+
+
+def test_an_older_evaluation_is_read(rows):
+  value = evaluate.evaluate_tasks(CountingModel(), 0.0, rows).to_json()
+  for name in ("by_score", "unmatched", "options_shown"):
+    del value[name]
+  assert Evaluation.from_json(value).by_score == {}
