@@ -297,6 +297,10 @@ class Attention(nn.Module):
   """Multi-head attention without 1/sqrt(K): it is folded into the query's init.
 
   Keys and values are made by `keys_values`, so that a decoder can cache them.
+  Queries, keys and values are three products. One product with the three
+  kernels side by side is no faster on a CPU (forward and backward of 5120
+  tokens of 384 dimensions 231 ms against 209, of 4096 of 256 88 against 87),
+  and on an H100 saves at most 0.1 ms of a layer's 20 (16,384 tokens of 2048).
   """
 
   num_heads: int
