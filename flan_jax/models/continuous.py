@@ -180,17 +180,15 @@ def _next(inputs, waiting, numbers, group, length, stopped_R):
 
 def _ended(state: Rows, numbers, config, text, name):
   """(row, answer) of the rows that have ended since the last call."""
-  ended_R, finite_R = np.asarray(state.ended_R), np.asarray(state.finite_R)
+  ended_R, finite_R, tokens_RT, log_probs_RT = jax.device_get(
+    (state.ended_R, state.finite_R, state.tokens_RT, state.log_probs_RT)
+  )
   busy = [row for row, number in enumerate(numbers) if number is not None]
   bad = [row for row in busy if not finite_R[row]]
   decoding.check_finite(
     np.isin(np.arange(len(numbers)), bad, invert=True),
     lambda row: name(numbers[row]),
   )
-  tokens_RT = np.asarray(state.tokens_RT)
-  log_probs_RT = None
-  if config.return_scores:
-    log_probs_RT = np.asarray(state.log_probs_RT, np.float64)
   for row in busy:
     tokens = tuple(int(t) for t in tokens_RT[row] if t >= 0)
     complete = tokens[-1] in config.end_ids
@@ -205,7 +203,7 @@ def _ended(state: Rows, numbers, config, text, name):
       continue
     log_prob = None
     if log_probs_RT is not None:
-      log_prob = float(log_probs_RT[row, : len(tokens)].sum())
+      log_prob = float(log_probs_RT[row, : len(tokens)].sum(dtype=np.float64))
     yield row, Ended(numbers[row], tokens, log_prob, complete)
 
 
