@@ -48,6 +48,7 @@ TASK = Task(
     ("Final word: {target}\nWhat went before it in the story:", "{context}"),
   ),
   metrics=("exact_match",),
+  postprocess="first_word",
   notes=(
     "An extra: in the FLAN 2022 collection, and not among the paper's 62 datasets.",
     "TFDS calls the development passages train; the novels themselves are not used.",

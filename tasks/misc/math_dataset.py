@@ -22,5 +22,6 @@ TASK = Task(
     ("Solution: {target}\nA linear equation with this solution, as an exercise:", "{question}"),
   ),
   metrics=("exact_match",),
+  postprocess="first_line",
   notes=("As in the code, one of the dataset's modules is used, algebra__linear_1d.",),
 )
