@@ -28,6 +28,7 @@ from flan_jax.data import (
   vocabulary_files,
 )
 from flan_jax.data import directory as directory_lib
+from flan_jax.data import seen as seen_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.data import waiting as waiting_lib
 from flan_jax.errors import UserError
@@ -86,6 +87,7 @@ def train(
   checkpoints_to_keep: int = 2,
   eval_period: int = 200,
   eval_examples: int | None = 50,
+  allow_seen: bool = False,
   survival: survival_lib.Survival = survival_lib.DEFAULT,
   resume_changed: bool = False,
   profile_steps: tuple[int, int] | None = None,
@@ -125,6 +127,8 @@ def train(
     checkpoints_to_keep: latest ones; the best by validation loss stays too.
     eval_period: steps between evaluations.
     eval_examples: rows at most per held-out dataset and split; None: all.
+    allow_seen: whether datasets that are trained on, here or by the run that
+      this one begins from, are evaluated as if they were held out.
     survival: how often what may fail, and how long is waited.
     resume_changed: go on with the run in `model_dir` although its mixture,
       seed or anything else was another one.
@@ -185,6 +189,18 @@ def train(
     missing += held_out.missing
   for one in (training, held_out):
     mixtures.check_vocabulary(one, vocabulary)
+  if held_out is not None:
+    own = {"train": {"tasks": dict.fromkeys(training.present)}}
+    began = (
+      record_lib.lineage(initial_checkpoint_path)
+      if initial_checkpoint_path is not None
+      else []
+    )
+    seen_lib.check(
+      seen_lib.seen([own, *(r.data for r in began)], held_out),
+      eval_mixture_or_task_name,
+      allow_seen,
+    )
 
   # The run: its record, its folder, what it is going to do.
   record = record_lib.make(
