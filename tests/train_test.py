@@ -366,6 +366,13 @@ def test_another_seed_or_mixture_is_shown_and_refused_unless_told(
 
 
 @pytest.mark.usefixtures("sample_cache")
+def test_what_is_trained_on_is_not_held_out(tmp_path):
+  with pytest.raises(UserError, match="flan_sst2_template_1: by flan_sst2\n.*ALLOW_SEEN"):
+    run(tmp_path / "run", EVAL_MIXTURE_OR_TASK_NAME="flan_sst2_template_1")
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("sample_cache")
 def test_the_time_of_a_run_is_accounted_for(tmp_path, capsys):
   began = time.monotonic()
   folder = run(
