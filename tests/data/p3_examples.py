@@ -78,6 +78,15 @@ BY_HAND = {
     ),
     "human_reference": "The Mill is a pub.",
   },
+  "evidence_infer_treatment": {
+    "Text": "A trial of tea. " * 100,
+    "Prompts": {
+      "Annotations": [{"Annotations": ["p"], "Label": ["no change"]},
+                      {"Annotations": ["q", "r"], "Label": ["up", "down"]}],
+      "Intervention": ["tea", "rest"], "Comparator": ["water", "work"],
+      "Outcome": ["sleep", "pain"], "PMCID": [1, 2],
+    },
+  },
   "fever": {"claim": "Ice is cold.", "label": "SUPPORTS"},
   "humicroedit": {
     "original": _EDITED, "edit": "cow", "meanGrade": 1.4, "label": 1,
@@ -113,6 +122,16 @@ BY_HAND = {
     "id": "english-17", "context": "Ice is cold.", "question": "What is?",
     "title": "Ice", "answers": {"text": ["Ice"], "answer_start": [0]},
   },
+}  # fmt: skip
+_WIQA = {
+  "question_stem": "Suppose it rains.", "question_para_step": ["Sun.", "Rain."],
+  "metadata_question_type": "INPARA_EFFECT", "answer_label": "more",
+  "choices": {"text": ["more", "less"], "label": ["A", "B"]},
+}  # fmt: skip
+BY_HAND["wiqa"] = _WIQA
+BY_HAND["wiki_hop"] = {
+  "question": "place_of_birth kim lee", "supports": ["Kim is from Oslo."],
+  "candidates": ["Oslo", "Rome"], "answer": "Oslo",
 }  # fmt: skip
 _TREC = {"ABBR": (2, 34), "HUM": (3, 4), "LOC": (5, 18), "NUM": (4, 8)}
 

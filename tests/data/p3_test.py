@@ -16,6 +16,7 @@ from flan_jax.data import (
   p3,
   p3_adapters,
   p3_datasets,
+  p3_pipeline,
   p3_prompts,
   p3_sources,
   p3_tasks,
@@ -232,6 +233,18 @@ def test_a_prompt_that_applies_to_no_row(tmp_path):
     match="prompt 'zz' applies to none of the first 6 rows of split 'train'",
   ):
     made["t0_mine_zz"].source.sizes()
+
+
+def test_batches_without_an_example(tmp_path):
+  prompts = prompt_set(tmp_path, prompts=(NEVER,))
+  vocabulary = vocabularies.load()
+  features = {n: seqio.Feature(vocabulary) for n in ("inputs", "targets")}
+  wrapper = template.Wrapper("", " A:")
+  with seqio.utils.map_seed_manager(initial_seed=0):
+    found = p3_pipeline.render_rows(prompts, 0, wrapper)(
+      prompts.inner.get_dataset("train"), features, {"inputs": 8, "targets": 8}
+    )
+  assert list(found) == []
 
 
 def test_a_folder_that_is_not_there(tmp_path):
