@@ -26,9 +26,13 @@ PROMPTS = (
 
 def run() -> list[dict]:
   from flan_jax.data import p3_prompts, p3_render
+  from flan_jax.errors import UserError
   from tests.data import p3_reference as reference
 
-  folder = p3_prompts.folder()
+  try:
+    folder = p3_prompts.folder()
+  except UserError as e:
+    return [{"job": "prompts rendered", "note": str(e)}]
   out = []
   for dataset, subset, name in PROMPTS:
     prompts = p3_prompts.load(folder, dataset, subset)
