@@ -21,7 +21,7 @@ class SubMixture:
     name: in names of mixtures, `flan_2022_cot_train`.
     share: of the examples.
     cap: a task's rate, at most.
-    prompt_types: names of the types its prompts are drawn from.
+    prompt_types: names of the types that prompts of `tasks` are drawn from.
     tasks: its tasks in this project.
     folder: where their files are, below `tasks`; "" is the catalogue.
     names: of its tasks or mixtures in seqio's registry, where another reader
@@ -65,12 +65,9 @@ FLAN = tuple(
 
 SUB_MIXTURES: tuple[SubMixture, ...] = (
   SubMixture("flan", 0.40, 30_000, WITH_AND_WITHOUT, FLAN),
-  SubMixture(
-    "t0", 0.32, 20_000, WITH_AND_WITHOUT, names=("t0_flan_2022_train",)
-  ),
-  SubMixture(
-    "niv2", 0.20, 5_000, WITH_OPTIONS, names=("super_ni_flan_2022_train",)
-  ),
+  # P3's prompts as they are, zero-shot.
+  SubMixture("t0", 0.32, 20_000, (), names=("t0_flan_2022_train",)),
+  SubMixture("niv2", 0.20, 5_000, (), names=("super_ni_flan_2022_train",)),
   SubMixture(
     "cot",
     0.05,

@@ -4,8 +4,9 @@
 
 Exemplars come from the training split alone, under the template of the
 prompt, which is never a turned-around one; a row that reads like the one that
-is asked about is never among them. As many whole exemplars stay as fit the
-budget with the prompt; how many, the feature `shots` says.
+is asked about is never among them, nor is one of its group. As many whole
+exemplars stay as fit the budget with the prompt; how many, the feature `shots`
+says.
 
 Every batch of rows draws its exemplars from a pool, the next so many rows of
 the training split, by stateless random numbers: nothing is held but the pool,
@@ -100,8 +101,9 @@ class Exemplars:
       self.solved,
       self.encoder,
       self.budget,
+      rows,
       query_BF,
-      template.fields(self.task, pool),
+      pool,
       row_template_B,
       tf.fill(tf.shape(row_template_B), self.shots),
       seed,
@@ -115,8 +117,9 @@ def draw(
   solved: template.Tables,
   encoder: trimming.Encoder,
   budget: int,
+  rows,
   query_BF,
-  pool_PF,
+  pool,
   row_template_B,
   shots_B,
   seed,
@@ -131,13 +134,15 @@ def draw(
       templates.
     encoder: counts tokens.
     budget: tokens of exemplars and prompt together.
-    query_BF: fields of the rows that are asked about, as `query` takes them.
-    pool_PF: fields of training rows, as `solved` takes them.
+    rows: a batch of prepared rows, which are asked about.
+    query_BF: their fields, as `query` takes them.
+    pool: prepared rows of the training split.
     row_template_B: which row of the tables each prompt has.
     shots_B: exemplars at most, of each row.
     seed: a pair of integers.
     most: K, the largest of `shots_B`.
   """
+  pool_PF = template.fields(task, pool)
   key_B, key_P = (_key(task, x) for x in (query_BF, pool_PF))
   size = tf.size(key_P)
   score_BP = tf.random.stateless_uniform(
@@ -145,6 +150,10 @@ def draw(
   )
   # A row that reads the same is not drawn, be it the row itself.
   same_BP = key_B[:, None] == key_P[None]
+  if task.group:
+    # Nor is one of its group: a later turn of a dialog tells the reply.
+    groups = rows[template.GROUP], pool[template.GROUP]
+    same_BP |= groups[0][:, None] == groups[1][None]
   score_BP = tf.where(same_BP, -1.0, score_BP)
   score_BK, index_BK = tf.math.top_k(score_BP, tf.minimum(most, size))
   shape = tf.shape(index_BK)

@@ -157,17 +157,19 @@ class Flan2022(Collection):
       the TFDS data directory.
     missing_submixtures: "error" refuses a mixture of which a sub-mixture is
       absent, "skip" goes on with the others at renormalised shares.
-    others: collections whose tasks join in; they are registered first.
+    others: sub-mixture -> the collection that registers its tasks (T0: P3).
   """
 
   cot_dir: str | None = None
   missing_submixtures: str = "error"
-  others: tuple[Collection, ...] = ()
+  others: Mapping[str, Collection] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     check_known(
       "MISSING_SUBMIXTURES", self.missing_submixtures, ("error", "skip")
     )
+    for name in self.others:
+      check_known("others", name, [part.name for part in table.SUB_MIXTURES])
 
   @property
   def sampled(self) -> Mapping[str, spec.Task]:
@@ -184,10 +186,17 @@ class Flan2022(Collection):
     The catalogue's own are there already (`catalogue.register`).
 
     Raises:
-      UserError: another project has one of the names.
+      UserError: another project has one of the names; or one of `others`
+        cannot be registered, and `missing_submixtures` is "error".
     """
-    for other in self.others:
-      other.register(vocabulary, wrapper=wrapper)
+    absent: dict[str, str] = {}
+    for part, other in self.others.items():
+      try:
+        other.register(vocabulary, wrapper=wrapper)
+      except UserError as e:
+        if self.missing_submixtures == "error":
+          raise
+        absent[part] = str(e)
     unregister()
     made: dict[tuple[str, str], tuple[seqio.Task, ...]] = {}
     for part in table.SUB_MIXTURES:
@@ -203,9 +212,9 @@ class Flan2022(Collection):
         )
     written = {task.name: task for found in made.values() for task in found}
     _add(seqio.TaskRegistry, written.values())
-    _add(seqio.MixtureRegistry, self._mixtures(made))
+    _add(seqio.MixtureRegistry, self._mixtures(made, absent))
 
-  def _mixtures(self, made) -> Iterable[seqio.Mixture]:
+  def _mixtures(self, made, absent) -> Iterable[seqio.Mixture]:
     def mixture(name, variant="", names=None, balanced=True):
       parts = tuple(
         submixtures.Part(
@@ -214,6 +223,7 @@ class Flan2022(Collection):
           made[part.name, variant],
           part.names,
           functools.partial(mixtures.rate, maximum=part.cap),
+          absent.get(part.name, ""),
         )
         for part in table.SUB_MIXTURES
         if names is None or part.name in names
@@ -232,7 +242,7 @@ class Flan2022(Collection):
     yield mixture("no_inversions", "no_inversions")
     yield mixture("no_balancing", balanced=False)
     for part in table.SUB_MIXTURES:
-      if part.tasks:
+      if part.tasks:  # others have a mixture of their own
         yield mixture(part.name, names=[part.name])
     yield seqio.Mixture(
       f"{NAME}_eval",

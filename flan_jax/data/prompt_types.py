@@ -25,6 +25,7 @@ Dimensions: B rows, R lines of the table, C choices.
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -41,6 +42,11 @@ from flan_jax.data import (
   trimming,
 )
 
+# Rows in one call of a graph: fewer than `preprocessors.BATCH`, as each brings
+# exemplars with it, and a mixture renders this many of every task at first.
+BATCH = 64
+# Batches that draw their exemplars from the same training rows.
+BATCHES_A_POOL = 4
 # A few-shot prompt has 1 to so many exemplars, each number equally often.
 MAX_SHOTS = 8
 
@@ -229,6 +235,10 @@ def render_rows(
   """
   shown = _tables(task, ways, shown=True)
   solved = _tables(task, ways, solved=True)
+  # Tasks of a mixture have one seed: without this they would all draw the same
+  # types and formats at the same time, and those that read the same rows, as
+  # both MNLIs do, the same examples.
+  salt = zlib.crc32(task.name.encode()) % 2**31
   total_R = np.cumsum([way.weight for way in ways])
   shots = any(way.few_shot for way in ways)
   formatted = any(way.formatted for way in ways)
@@ -249,6 +259,10 @@ def render_rows(
       trimming.check_fits(task, shown, tight, "FEW_SHOT_TOKENS")
 
     def examples(rows, seeds, pool=None):
+      seeds = [
+        tf.bitwise.bitwise_xor(seed, tf.cast([salt, salt], seed.dtype))
+        for seed in map(tf.stack, tf.unstack(seeds))
+      ]
       fields_BF = template.fields(task, rows)
       count = tf.size(rows[template.INDEX])
       uniform_B = tf.random.stateless_uniform(
@@ -287,8 +301,9 @@ def render_rows(
           solved,
           encoder,
           budget,
+          rows,
           template.with_exemplars(fields_BF, text_B),
-          template.fields(task, pool),
+          pool,
           line_B,
           tf.where(of_line("few_shot", tf.bool), number_B, 0),
           seeds[3],
@@ -308,7 +323,7 @@ def render_rows(
       )
       return preprocessors.gather(out, over_B == 0)
 
-    batches = dataset.ragged_batch(preprocessors.BATCH)
+    batches = dataset.ragged_batch(BATCH)
     if not shots:
 
       @tf.autograph.experimental.do_not_convert
@@ -322,7 +337,9 @@ def render_rows(
     def few_shot_batch(pair, seeds):
       return examples(pair["rows"], seeds, pair["pool"])
 
-    pool = few_shot.pools(preprocessors.prepare_rows(task)(train()))
+    pool = few_shot.pools(preprocessors.prepare_rows(task)(train())).flat_map(
+      lambda rows: tf.data.Dataset.from_tensors(rows).repeat(BATCHES_A_POOL)
+    )
     pairs = tf.data.Dataset.zip({"rows": batches, "pool": pool})
     return seqio.map_over_dataset(few_shot_batch, num_seeds=4)(pairs).unbatch()
 

@@ -30,6 +30,8 @@ MAX_RATE = 3_000
 
 # Fields a template may name besides the task's own inputs.
 ANSWER, OPTIONS, TARGET = "answer", "options", "target"
+# What a row that `keep` sees has beside its own features: a bool.
+TRAINING = "is_training_row"
 # The one of a task's inputs that shows the turns of a dialog.
 DIALOG = "dialog"
 
@@ -173,14 +175,15 @@ class Task:
     references: feature with all accepted answers (a sequence of texts), for
       metrics; default: the target alone. With choices of the row, those that
       are accepted, where more than the one at `label` is right.
-    group: feature (a text) that rows share which a metric takes together:
-      MultiRC's question.
+    group: feature (a text) that rows share which a metric takes together, and
+      of which none is an exemplar of another: MultiRC's question.
     postprocess: name of a function in `eval/postprocess.py` that generated
       answers go through before metrics; default: white space at the ends goes.
     prepare: graph function of one row (a dict of tensors) to the row that the
       fields name; written above the task, with a before/after example.
     keep: graph function of one prepared row to a bool; rows for which it is
-      false are dropped and counted.
+      false are dropped and counted. The row has `is_training_row` beside its
+      own features: whether it is of our training split.
     inversions: further pairs that ask for an input, numbered from ten on;
       only the prompt types of FLAN 2022 draw them (`prompt_types.py`).
     turns: feature with the turns (a sequence of texts) of the dialog that the
@@ -328,7 +331,8 @@ class Task:
     if not template.turned_around:
       if {ANSWER, TARGET} & set(template.input_fields):
         self._fail(f"{where}: inputs show the answer that targets ask for.")
-      if self.choices and not self.rankable(index):
+      inverted = index >= NUM_TEMPLATES
+      if self.choices and not inverted and not self.rankable(index):
         self._fail(
           f"{where}: no choice matches target {template.targets!r}; a target"
           " with {answer} is exactly '{answer}', so that it can be ranked."

@@ -26,6 +26,7 @@ class Part:
     names: tasks or mixtures that others register; those in seqio's registry
       are parts of it too.
     rate: training examples of a task, as mixing counts them.
+    why: what is known of why `names` are not registered, if they are not.
   """
 
   name: str
@@ -33,6 +34,7 @@ class Part:
   tasks: tuple[seqio.Task, ...]
   names: tuple[str, ...]
   rate: Callable[[seqio.Task], float]
+  why: str = ""
 
   def members(self) -> list[tuple[Any, Any]]:
     """Its tasks and mixtures with their rates, as seqio takes them."""
@@ -121,8 +123,10 @@ class Submixtures(seqio.Mixture):
     for part in self.parts:
       members = self.members_of[part.name]
       if not members:
-        wanted = ", ".join(part.names[:2]) + ", …" * (len(part.names) > 2)
-        out[part.name] = f"no task of it is registered ({wanted})"
+        out[part.name] = (
+          f"nothing is registered as {', '.join(part.names)}"
+          + f": {part.why}" * bool(part.why)
+        )
       elif all(name in gone for name in members):
         out[part.name] = (
           f"none of its {len(members)} tasks can be read;"
@@ -138,7 +142,8 @@ class Submixtures(seqio.Mixture):
       return
     weights = {part.name: part.weight for part in self.parts}
     said = "\n".join(
-      f"  {name} ({100 * weights[name]:.0f} % of the examples): {why}."
+      f"  {name} ({100 * weights[name]:.0f} % of the examples):"
+      f" {why.rstrip('.')}."
       for name, why in absent.items()
     )
     way_out = (

@@ -15,13 +15,18 @@ def prepare(row):
 
   >>> prepare({"context": ["Who was Ada?", "A mathematician."],
   ...          "question": "When was she born?", "answer": "1815",
-  ...          "turn_id": 7, ...})  # doctest: +SKIP
+  ...          "turn_id": 7,
+  ...          "conversation_id": 3, ...})  # doctest: +SKIP
   {"dialog": "A: Who was Ada?\nB: A mathematician.\nA: When was she born?",
-   "response": "1815", "turn": 7, ...}
+   "response": "1815", "turn": 7, "conversation": "3", ...}
   """
   turns = tf.concat([row["context"], [row["question"]]], axis=0)
   return ops.spoken(
-    {"response": tf.strings.strip(row["answer"]), "turn": row["turn_id"]},
+    {
+      "response": tf.strings.strip(row["answer"]),
+      "turn": row["turn_id"],
+      "conversation": tf.strings.as_string(row["conversation_id"]),
+    },
     turns,
   )
 
@@ -42,6 +47,8 @@ TASK = Task(
   keep=keep,
   inputs={"dialog": "dialog", "response": "response"},
   target="response",
+  # A turn of the same conversation is no exemplar: it may hold the answer.
+  group="conversation",
   turns="turns",
   templates=(
     ("{dialog}\n\nAnswer the last question.", "{target}"),

@@ -155,6 +155,8 @@ def test_the_number_of_exemplars_is_spread(drawn):
 
 
 def test_exemplars_are_other_rows_and_never_the_query(drawn):
+  trained = {ROW.search(e["premise"].decode())[1] for e in drawn}
+  assert len(trained) == 40  # the other four are held out
   for e in drawn:
     inputs, target = texts(e)
     if e["prompt_type"].startswith(b"zs"):
@@ -165,9 +167,8 @@ def test_exemplars_are_other_rows_and_never_the_query(drawn):
     assert len(solved) == int(e["shots"])
     assert asked not in solved
     assert len(set(solved)) == len(solved)
-    assert int(asked) == int(e["example_index"])
-    # Held out: the last four rows.
-    assert all(int(row) < 40 for row in solved)
+    assert e["premise"].decode() == f"premise {asked} holds"
+    assert set(solved) <= trained
     # The same template: its words stand before every row.
     number = int(e["template"])
     words = "Is it true that" if number == 0 else f"Form {number}. "
@@ -228,15 +229,16 @@ def test_inversions_are_drawn_and_never_hide_behind_the_answer():
   assert about(len(few), 0.5, total)
   for e in made_examples:
     inputs, target = texts(e)
-    index = int(e["example_index"])
-    assert (int(e["template"]) >= 10) == (e in inverted or e["prompt_type"].endswith(b"_inverted"))
+    index = ROW.search(e["premise"].decode())[1]
+    inverts = e["prompt_type"].endswith(b"_inverted")
+    assert (int(e["template"]) >= 10) == inverts
     if int(e["template"]) == 10:
       assert target == f"premise {index} holds"
     elif int(e["template"]) == 11:
       assert target == f"hypothesis {index} follows\nnote {index}"
     else:
       assert target == f"hypothesis {index} follows Noted: note {index}"
-    # The query's own answer is in no exemplar.
+    # What the query asks for is in no exemplar.
     assert f"hypothesis {index} " not in inputs
 
 
@@ -260,6 +262,23 @@ def test_dialogs_are_formatted_in_zero_shot_prompts():
     else:
       assert inputs.count("\nB: premise") == int(e["shots"]) + 1
   assert set(formats.DIALOG_HEADS) - {""} <= set(heads)
+
+
+def test_a_row_of_the_same_group_is_no_exemplar(tmp_path):
+  """A later turn of a dialog holds the reply to an earlier one."""
+  rows = made.rows(44)
+  rows["note"] = [f"group {i // 11}" for i in range(44)]
+  made.write_tfds(tmp_path, "grouped", train=rows, test=rows)
+  task = made.nli(group="note", source=spec.tfds("grouped:1.0.0"))
+  for e in examples(task, epochs=10):
+    *solved, asked = ROW.findall(e["inputs_pretokenized"].decode()) or ["-1"]
+    assert int(asked) // 11 not in [int(row) // 11 for row in solved]
+
+
+def test_tasks_of_one_seed_do_not_draw_the_same():
+  twins = [made.nli(name=name) for name in ("made", "twin")]
+  one, two = ([texts(e) for e in examples(t, epochs=2)] for t in twins)
+  assert sum(a == b for a, b in zip(one, two, strict=True)) < len(one) / 4
 
 
 def test_the_seed_decides():
