@@ -5,7 +5,7 @@ T0's prompts mostly name no options, FLAN's do (Sanh et al., 2022, arXiv
 `hidden` the same templates are evaluated in the other way.
 """
 
-import dataclasses
+import copy
 import re
 
 from flan_jax.data import spec
@@ -20,14 +20,16 @@ def hidden(task: spec.Task) -> spec.Task:
   '{premise}\n\nIs it true that {hypothesis}'
 
   The line that held the options goes, with one of the gaps around it; the
-  words around it stay.
+  words around it stay. Two templates may then be the same: both are kept, so
+  that a template has the number that it has with its options.
   """
-  return dataclasses.replace(
-    task,
-    templates=tuple(
-      spec.Template(without(t.inputs), t.targets) for t in task.templates
-    ),
+  out = copy.copy(task)
+  templates = (
+    spec.Template(without(t.inputs), t.targets) for t in task.templates
   )
+  # Not `replace`, which refuses templates that are the same.
+  object.__setattr__(out, "templates", tuple(templates))
+  return out
 
 
 def without(text: str) -> str:

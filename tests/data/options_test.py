@@ -13,6 +13,8 @@ def test_docstrings():
 def test_every_task_reads_well_without_its_options(name):
   task = catalogue.get(name)
   without = options.hidden(task)
+  assert len(without.templates) == len(task.templates)
+  assert without.name == task.name
   assert not any(t.shows_options for t in without.templates)
   for old, new in zip(task.templates, without.templates, strict=True):
     assert new.targets == old.targets
