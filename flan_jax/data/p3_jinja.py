@@ -106,7 +106,12 @@ class Environment(sandbox.SandboxedEnvironment):
       "format": _format,
     }
     self.filters = {n: own.get(n) or known[n] for n in FILTERS}
-    self.filters |= {_STEPS: _steps, _INDEX: _index, _CONCAT: _concat}
+    self.filters |= {
+      _STEPS: _steps,
+      _ITEM: _item,
+      _LABELLED: _labelled,
+      _CONCAT: _concat,
+    }
     self.globals = {n: self.globals.get(n, zip) for n in FUNCTIONS}
 
   def call_binop(self, context, operator, left, right):
@@ -168,7 +173,7 @@ def _listed(items) -> list:
 
 # ------------------------------------------------------------------ filters
 
-_STEPS, _INDEX, _CONCAT = "<steps>", "<index>", "<concat>"
+_STEPS, _ITEM, _LABELLED, _CONCAT = "<steps>", "<item>", "<label>", "<concat>"
 
 
 @jinja2.pass_context
@@ -182,12 +187,23 @@ def _steps(context, items):
     yield item
 
 
-@jinja2.pass_context
-def _index(context, value):
-  """A computed index into choices: -1 stands for no label, not for the last."""
-  if isinstance(value, int) and value < 0:
-    raise RowError(f"the row's label is {value}, which stands for none")
-  return value
+@jinja2.pass_environment
+def _item(environment, value, key):
+  """An item by a key that the row decides; without it, the row lacks it."""
+  if isinstance(key, Missing):
+    return key
+  found = environment.getitem(value, key)
+  if isinstance(found, Missing):
+    return Missing(f"it has no item {key!r}", exc=RowError)
+  return found
+
+
+@jinja2.pass_environment
+def _labelled(environment, value, key):
+  """As `_item` of choices: -1 stands for no label, not for the last."""
+  if isinstance(key, int) and key < 0:
+    raise RowError(f"the row's label is {key}, which stands for none")
+  return _item(environment, value, key)
 
 
 @jinja2.pass_context
@@ -343,14 +359,13 @@ class _Rewrite(visitor.NodeTransformer):
 
   def visit_Getitem(self, node):
     node = self.generic_visit(node)
-    target, arg = node.node, node.arg
+    target, key = node.node, node.arg
+    if isinstance(key, nodes.Const | nodes.Neg | nodes.Slice):
+      return node
     labelled = isinstance(target, nodes.List) or (
       isinstance(target, nodes.Name) and target.name == "answer_choices"
     )
-    literal = isinstance(arg, nodes.Const | nodes.Neg | nodes.Slice)
-    if labelled and not literal:
-      node.arg = _filtered(arg, _INDEX)
-    return node
+    return _filtered(target, _LABELLED if labelled else _ITEM, key)
 
   def visit_Concat(self, node):
     return _filtered(self.generic_visit(node), _CONCAT)
@@ -365,7 +380,7 @@ class _Rewrite(visitor.NodeTransformer):
     return node
 
 
-def _filtered(node, name: str) -> nodes.Filter:
+def _filtered(node, name: str, *arguments) -> nodes.Filter:
   return nodes.Filter(
-    node, name, [], [], None, None, lineno=node.lineno
+    node, name, list(arguments), [], None, None, lineno=node.lineno
   ).set_environment(node.environment)

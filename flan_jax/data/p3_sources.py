@@ -10,6 +10,7 @@ with Hugging Face's own names and fields; `datasets.load_dataset(dataset,
 subset)[split].to_json(path)` writes such a file.
 """
 
+import dataclasses
 import functools
 import gzip
 import itertools
@@ -167,9 +168,19 @@ def source(
   name = dataset_name(dataset.dataset, dataset.subset)
   folder = (data_dir or pathlib.Path("P3_DATA_DIR")) / name
   if dataset.tfds is None or (data_dir is not None and folder.is_dir()):
-    return FolderSource(task, dataset.splits, folder)
+    return FolderSource(task, _present(dataset.splits, folder), folder)
   splits = dataset.tfds_splits or dataset.splits
   return sources.TfdsSource(task, splits, spec.tfds(dataset.tfds))
+
+
+def _present(splits: spec.Splits, folder: pathlib.Path) -> spec.Splits:
+  """Without the splits that a folder has not; training alone is enough."""
+  there = {f.name.partition(".")[0].partition("-")[0] for f in folder.glob("*")}
+  if splits.train not in there:
+    return splits
+  gone = {n: None for n in ("validation", "test")
+          if getattr(splits, n) not in there}
+  return dataclasses.replace(splits, **gone)
 
 
 # --------------------------------------------------------- tensors to rows
@@ -246,6 +257,7 @@ def parsed(
   out: list[tuple[int, Row | None]] = []
   for row in rows:
     index = row.pop(INDEX)
+    row.pop(spec.TRAINING, None)
     if PLACE not in row:
       out += [(index, named(one)) for one in dataset.adapter(row)]
       continue

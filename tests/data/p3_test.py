@@ -257,6 +257,15 @@ def test_a_folder_that_is_not_there(tmp_path):
     prompts.inner.sizes()
 
 
+def test_training_rows_alone_are_enough(tmp_path):
+  prompt_set(tmp_path)
+  (tmp_path / "mine" / "validation.jsonl").unlink()
+  prompts = p3_tasks.PromptSet(dataset(), (ASK,), tmp_path)
+  made = p3_tasks.seqio_tasks(prompts, vocabularies.load())["t0_mine_ask"]
+  assert list(made.splits) == ["train"]
+  assert made.num_input_examples("train") == 6
+
+
 def test_gzip_and_parquet(tmp_path):
   pyarrow = pytest.importorskip("pyarrow")
   from pyarrow import parquet
