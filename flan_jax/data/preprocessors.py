@@ -21,6 +21,8 @@ from flan_jax.data import few_shot, forms, spec, template, trimming
 # this many of every task before its first example.
 BATCH = 256
 
+# What sources add to a row.
+_MARKS = (template.INDEX, spec.TRAINING)
 _KEPT = "kept"  # beside `row` while `keep` has spoken and rows are not dropped
 
 # Graph functions here are written in graph ops; rewriting their Python would
@@ -57,9 +59,12 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
   @_plain
   def one(row):
     index = row[template.INDEX]
-    row = {k: v for k, v in row.items() if k != template.INDEX}
+    training = row.get(spec.TRAINING, tf.constant(True))
+    row = {k: v for k, v in row.items() if k not in _MARKS}
     row = _prepared(task, row)
-    kept = task.keep(dict(row)) if task.keep else tf.constant(True)
+    kept = tf.constant(True)
+    if task.keep:
+      kept = task.keep({**row, spec.TRAINING: training})
     return {"row": {**row, template.INDEX: index}, _KEPT: kept}
 
   @_plain
@@ -67,7 +72,8 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
     if _KEPT in batch:
       rows, kept_B = batch["row"], batch[_KEPT]
     else:
-      rows, kept_B = batch, tf.fill(tf.shape(batch[template.INDEX]), True)
+      rows = {k: v for k, v in batch.items() if k != spec.TRAINING}
+      kept_B = tf.fill(tf.shape(batch[template.INDEX]), True)
     rows, complete_B = template.canonical(task, rows)
     return rows, kept_B, complete_B
 
@@ -98,12 +104,13 @@ def _names(row, above: str = "") -> list[str]:
   return out
 
 
-def number(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Rows with their position as `example_index`."""
+def number(dataset: tf.data.Dataset, training: bool = True) -> tf.data.Dataset:
+  """Rows with their position as `example_index`, and whether they train."""
 
   @_plain
   def one(index, row):
-    return {**row, template.INDEX: index}
+    marks = {template.INDEX: index, spec.TRAINING: tf.constant(training)}
+    return {**row, **marks}
 
   return dataset.enumerate().map(one)
 

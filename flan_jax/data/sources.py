@@ -53,6 +53,9 @@ class NotPreparedError(UserError):
 class Source(seqio.DataSource):
   """Rows of one task's splits, each numbered as `example_index`.
 
+  A row also says whether it is of the training split (`spec.TRAINING`), for
+  the task's `keep`.
+
   Rows come in the order they are stored in; seqio's shuffle buffer and the
   mixture shuffle them. A shard is every n-th row.
   """
@@ -129,7 +132,8 @@ class Source(seqio.DataSource):
     num_epochs: int | None = 1,
   ) -> tf.data.Dataset:
     del shuffle, seed, sequence_length, use_cached, num_epochs
-    dataset = preprocessors.number(self.read(*self._slice(split)))
+    rows = self.read(*self._slice(split))
+    dataset = preprocessors.number(rows, training=split == "train")
     if shard_info and shard_info.num_shards > 1:
       dataset = dataset.shard(shard_info.num_shards, shard_info.index)
     return dataset

@@ -13,10 +13,14 @@ import sys
 import tempfile
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "prompts"
+# The forms without a template, of a classification task, one with choices of
+# its rows, and two that are generated.
+FORMS = FOLDER.parent / "forms"
+IN_FORMS = ("rte", "copa", "common_gen", "wmt16_translate_deen")
 
 
-def rendered(task) -> str:
-  """The ten prompts and targets of the task's row; seqio's data is set."""
+def rendered(task, templates=range(10)) -> str:
+  """The prompts and targets of the task's row; seqio's data is set."""
   from flan_jax.data import evaluation
   from tests.data import made
 
@@ -27,6 +31,7 @@ def rendered(task) -> str:
     vocabulary=made.BYTES,
     lengths=None,
     max_examples=1,
+    templates=templates,
   ):
     kind = "ranked" if e.choices else "generated"
     parts.append(
@@ -40,6 +45,17 @@ def path(task) -> pathlib.Path:
   return FOLDER / f"{task.name}.txt"
 
 
+def in_forms(task) -> str:
+  """As `rendered`, of the two forms that have no template."""
+  from flan_jax.data import forms
+
+  return rendered(task, (forms.NO_TEMPLATE, forms.DATASET_NAME))
+
+
+def form_path(task) -> pathlib.Path:
+  return FORMS / f"{task.name}.txt"
+
+
 def main(update: bool) -> int:
   import seqio
 
@@ -50,13 +66,13 @@ def main(update: bool) -> int:
   with tempfile.TemporaryDirectory() as folder:
     sample.write_sample(tuple(tasks.values()), folder)
     seqio.set_tfds_data_dir_override(folder)
-    for task in tasks.values():
-      text = rendered(task)
-      file = path(task)
+    texts = {path(task): rendered(task) for task in tasks.values()}
+    texts |= {form_path(tasks[n]): in_forms(tasks[n]) for n in IN_FORMS}
+    for file, text in texts.items():
       if not file.exists() or file.read_text(encoding="utf-8") != text:
-        differing.append(task.name)
+        differing.append(f"{file.parent.name}/{file.stem}")
         if update:
-          FOLDER.mkdir(parents=True, exist_ok=True)
+          file.parent.mkdir(parents=True, exist_ok=True)
           file.write_text(text, encoding="utf-8")
   stale = sorted({p.stem for p in FOLDER.glob("*.txt")} - set(tasks))
   for name in stale:

@@ -15,6 +15,15 @@ def test_prompts_are_those_that_were_read(name, sample_data):
   )
 
 
+@pytest.mark.parametrize("name", golden_prompts.IN_FORMS)
+def test_forms_without_a_template_are_those_that_were_read(name, sample_data):
+  task = catalogue.get(name)
+  file = golden_prompts.form_path(task)
+  assert golden_prompts.in_forms(task) == file.read_text(encoding="utf-8")
+
+
 def test_no_file_without_a_task():
   files = {p.stem for p in golden_prompts.FOLDER.glob("*.txt")}
   assert files == set(catalogue.load())
+  forms = {p.stem for p in golden_prompts.FORMS.glob("*.txt")}
+  assert forms == set(golden_prompts.IN_FORMS)
