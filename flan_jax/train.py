@@ -42,6 +42,7 @@ from flan_jax.training import (
   compilation,
   compiled,
   loop,
+  processes,
   profile,
   progress,
   sharding,
@@ -144,7 +145,7 @@ def train(
       it can be known then.
     Stopped: SIGTERM or SIGINT came, and what was done is saved.
   """
-  display = progress.Display()
+  display = progress.Display(quiet=not processes.is_first())
   checks.numbers(
     train_steps=train_steps,
     batch_size=batch_size,
@@ -212,7 +213,9 @@ def train(
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
     }
   )
-  folder = record_lib.choose_directory(model_dir, record)
+  run_folder = record_lib.choose_directory(model_dir, record)
+  processes.check_equal(record.fingerprint())
+  folder = processes.own_folder(run_folder)
   changed = record_lib.claim(folder, record, resume_changed=resume_changed)
   account = accounting.Account(folder, config.began())
   vocabulary_files.keep(vocabulary, folder / native.VOCABULARY)
@@ -220,7 +223,7 @@ def train(
 
   # State: from this run's latest checkpoint, a given one, or fresh.
   checkpoints = checkpoint.Checkpoints(
-    folder / "checkpoints",
+    run_folder / "checkpoints",
     keep=checkpoints_to_keep,
     keep_best=1,
     best_metric="validation/loss",

@@ -31,6 +31,13 @@ BEGAN = time.time()
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ("--gin_file", "--gin_search_paths", "--dry_run", "--help", "--plan")
 
+# What tells a process that it is one of several (training/processes.py).
+SEVERAL = (
+  "JAX_COORDINATOR_ADDRESS",
+  "JAX_NUM_PROCESSES",
+  "JAX_PROCESS_ID",
+  "JAX_DISTRIBUTED",
+)
 STARTUP_NOTE = re.compile(
   r"WARNING: All log messages before absl|[IWE]0000 .*(cudart_stub|port\.cc"
   r"|cpu_feature_guard|cuda_)"
@@ -123,6 +130,13 @@ def main(argv: list[str]) -> int:
       # A plan computes nothing; libtpu must not look for a TPU either.
       os.environ["JAX_PLATFORMS"] = "cpu"
       os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    if any(map(os.environ.get, SEVERAL)) and not (
+      args["plan"] or args["dry_run"]
+    ):
+      # Before anything is computed: this process may be one of several.
+      from flan_jax.training import processes
+
+      processes.join()
     with _without_startup_notes():
       loaded = config.load(
         args["files"], args["flags"], [*args["paths"], str(ROOT)]

@@ -32,7 +32,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flan_jax.errors import UserError
-from flan_jax.training import integrity, restore
+from flan_jax.training import integrity, processes, restore
 
 restore_params = restore.restore_params
 
@@ -119,8 +119,9 @@ class Checkpoints:
     self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
     restore.quieten_orbax()
     self._writer = _new_writer()
-    for left_over in self.directory.glob("checkpoint_*.deleting"):
-      shutil.rmtree(left_over, ignore_errors=True)
+    if processes.is_first():
+      for left_over in self.directory.glob("checkpoint_*.deleting"):
+        shutil.rmtree(left_over, ignore_errors=True)
 
   @property
   def steps(self) -> list[int]:
@@ -168,7 +169,7 @@ class Checkpoints:
     path = self.directory / f"checkpoint_{step}"
     if step in self._trusted:
       return True
-    if path.exists():
+    if processes.is_first() and path.exists():
       raise UserError(
         f"{path} exists, and this run neither wrote nor restored it: resume"
         " from it, move it away, or choose another MODEL_DIR."
@@ -181,7 +182,8 @@ class Checkpoints:
       )
     tree, arrays = restore.named(state)
     try:
-      path.mkdir(parents=True)
+      if processes.is_first():
+        path.mkdir(parents=True)
       self._writer.save(path / restore.STATE, args=_save_args(tree))
     except _SAVE_ERRORS as error:
       self._failed(step, error, final=final)
@@ -253,8 +255,11 @@ class Checkpoints:
           " MODEL_DIR."
         )
       manifest = None
-    for one in torn:
-      integrity.set_aside(one)
+    # All have looked at what is there before the first one moves it.
+    processes.wait_for_all("looked at checkpoints")
+    if processes.is_first():
+      for one in torn:
+        integrity.set_aside(one)
     if manifest is None:
       return None
     state = restore.read(path, manifest, template)
@@ -289,6 +294,8 @@ class Checkpoints:
   def _commit(self, path, content):
     """In the worker: when Orbax is done, make it count, then tidy up."""
     self._writer.wait_until_finished()
+    if not processes.is_first():
+      return
     integrity.commit(path, content)
     try:
       self._retain()

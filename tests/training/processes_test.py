@@ -1,0 +1,203 @@
+"""Several processes on loopback: one run, one checkpoint, the same curve."""
+
+import doctest
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from flan_jax.errors import UserError
+from flan_jax.training import checkpoint, processes, writers
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = {
+  "MIXTURE_OR_TASK_NAME": "flan_sst2",
+  "EVAL_MIXTURE_OR_TASK_NAME": None,
+  "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 64},
+  "BATCH_SIZE": 4,
+  "TRAIN_STEPS": 4,
+  "LOG_PERIOD": 1,
+  "CHECKPOINT_PERIOD": 2,
+  "EVAL_PERIOD": 100,
+  "DROPOUT_RATE": 0.1,
+  "t5.T5Config.emb_dim": 16,
+}
+
+
+def command(folder, **changes):
+  values = {**SMALL, "MODEL_DIR": str(folder), **changes}
+  flags = [f"--gin.{name}={value!r}" for name, value in values.items()]
+  job = "--gin_file=gin/flan_holdout_nli.gin"
+  return [sys.executable, "launch/run.py", job, *flags]
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    return s.getsockname()[1]
+
+
+def start(folder, count, cache, **changes):
+  """The run as so many processes, one CPU device each."""
+  port, started = free_port(), []
+  for index in range(count):
+    env = {
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "FLAN_JAX_CACHE": str(cache),
+      **({} if count == 1 else {
+        processes.ADDRESS: f"127.0.0.1:{port}",
+        processes.COUNT: str(count),
+        processes.INDEX: str(index),
+      }),
+    }  # fmt: skip
+    for name in ("TFDS_DATA_DIR", "XLA_FLAGS"):
+      env.pop(name, None)
+    started.append(
+      subprocess.Popen(
+        command(folder, **changes), cwd=ROOT, env=env,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+      )
+    )
+  return started
+
+
+def finish(started, timeout=900):
+  outputs = [one.communicate(timeout=timeout)[0] for one in started]
+  for one, output in zip(started, outputs, strict=True):
+    assert one.returncode == 0, output[-3000:]
+  return outputs
+
+
+def curve(folder):
+  rows = writers.read(folder / "metrics.jsonl")
+  return [row["train/loss"] for row in rows if "train/loss" in row]
+
+
+def parameters(folder, step):
+  import jax
+
+  path = folder / "checkpoints" / f"checkpoint_{step}"
+  return jax.tree.leaves(checkpoint.restore_params(path))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("alone")
+  cache = tmp_path_factory.mktemp("cache")
+  finish(start(folder / "run", 1, cache))
+  return folder / "run", cache
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("count", "mesh"), [(2, {"data": 2}), (4, {"fsdp": 2, "tensor": 2})]
+)
+def test_processes_train_as_one_does_and_save_one_checkpoint(
+  alone, tmp_path, count, mesh
+):
+  one, cache = alone
+  folder = tmp_path / "run"
+  outputs = finish(start(folder, count, cache, MESH=mesh))
+  np.testing.assert_allclose(curve(folder), curve(one), rtol=1e-5)
+  for a, b in zip(parameters(folder, 4), parameters(one, 4), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+  saved = sorted(p.name for p in (folder / "checkpoints").iterdir())
+  assert saved == ["checkpoint_2", "checkpoint_4"]
+  # The first one speaks and writes; the others keep their own logs.
+  assert "report:" in outputs[0]
+  assert "report:" not in outputs[1]
+  assert curve(folder / "processes" / "1") == curve(folder)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_goes_on_as_one(alone, tmp_path):
+  one, cache = alone
+  folder = tmp_path / "run"
+  finish(start(folder, 2, cache, TRAIN_STEPS=2))
+  finish(start(folder, 1, cache))
+  np.testing.assert_allclose(curve(folder), curve(one), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_that_dies_ends_the_others_and_is_named(alone, tmp_path):
+  folder = tmp_path / "run"
+  both = start(folder, 2, alone[1], TRAIN_STEPS=10**6, CHECKPOINT_PERIOD=10**6)
+  log = folder / "metrics.jsonl"
+  deadline = time.monotonic() + 600
+  while time.monotonic() < deadline and not (
+    log.exists() and log.stat().st_size
+  ):
+    time.sleep(0.2)
+  both[1].send_signal(signal.SIGKILL)
+  killed = time.monotonic()
+  try:
+    output, _ = both[0].communicate(timeout=processes.DEAD_SECONDS + 60)
+  finally:
+    for one in both:
+      one.kill()
+  assert time.monotonic() - killed < processes.DEAD_SECONDS + 60
+  assert both[0].returncode != 0
+  assert "task:1" in output or "process 1" in output, output[-3000:]
+
+
+@pytest.mark.slow
+def test_processes_of_other_configurations_are_refused(alone, tmp_path):
+  folder, port = tmp_path / "run", free_port()
+  started = []
+  for index in range(2):
+    env = {
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "FLAN_JAX_CACHE": str(alone[1]),
+      processes.ADDRESS: f"127.0.0.1:{port}",
+      processes.COUNT: "2",
+      processes.INDEX: str(index),
+    }
+    env.pop("TFDS_DATA_DIR", None)
+    words = command(folder, RANDOM_SEED=index)
+    started.append(
+      subprocess.Popen(
+        words, cwd=ROOT, env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+      )
+    )
+  outputs = [one.communicate(timeout=600)[0] for one in started]
+  assert [one.returncode for one in started] == [2, 2]
+  assert all("processes 1 run with another" in text for text in outputs)
+
+
+@pytest.mark.parametrize(
+  ("env", "message"),
+  [
+    ({processes.ADDRESS: "a:1"}, "JAX_NUM_PROCESSES, JAX_PROCESS_ID is not"),
+    (
+      {
+        processes.ADDRESS: "a:1",
+        processes.COUNT: "two",
+        processes.INDEX: "0",
+      },
+      "JAX_NUM_PROCESSES is 'two'",
+    ),
+    (
+      {processes.ADDRESS: "a:1", processes.COUNT: "2", processes.INDEX: "2"},
+      "JAX_PROCESS_ID is 2, but there are 2",
+    ),
+  ],
+)
+def test_variables_that_do_not_fit_are_named(env, message):
+  with pytest.raises(UserError, match=message):
+    processes.join(env)
+
+
+def test_alone_there_is_nothing_to_join():
+  assert not processes.join({})
+  processes.wait_for_all("here")
+  processes.check_equal("abc")
+  assert doctest.testmod(processes).failed == 0
