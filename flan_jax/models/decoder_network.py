@@ -91,6 +91,7 @@ class SelfAttention(nn.Module):
   @nn.compact
   def __call__(self, x_BTD, cache, kind: Kind, bias_HTS, index):
     c = self.config
+    x_BTD = placement.enter(x_BTD)
     query = self._heads("query", c.num_heads, x_BTD)
     key = self._heads("key", c.num_kv_heads, x_BTD)
     value = self._heads("value", c.num_kv_heads, x_BTD)
@@ -127,7 +128,7 @@ class SelfAttention(nn.Module):
       ("joined_kv", "embed"),
       name="out",
     )
-    return out(out_BTW), cache
+    return placement.leave(out(out_BTW)), cache
 
   def _heads(self, name, count, x_BTD):
     """One projection, cut, normed and split into heads."""

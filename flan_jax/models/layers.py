@@ -202,6 +202,7 @@ class Mlp(nn.Module):
   def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     dense = functools.partial(Dense, dtype=self.dtype, use_bias=self.use_bias)
     wide = ("embed", "mlp")
+    x_BTD = placement.enter(x_BTD)
     hidden = []
     for i, name in enumerate(self.activations):
       kernel = "wi" if len(self.activations) == 1 else f"wi_{i}"
@@ -210,7 +211,8 @@ class Mlp(nn.Module):
       hidden.append(ACTIVATIONS[name](h_BTF))
     h_BTF = functools.reduce(operator.mul, hidden)
     h_BTF = Dropout(self.dropout_rate)(h_BTF)
-    return dense(x_BTD.shape[-1], axes=wide[::-1], name="wo")(h_BTF)
+    y_BTD = dense(x_BTD.shape[-1], axes=wide[::-1], name="wo")(h_BTF)
+    return placement.leave(y_BTD)
 
 
 def relative_bucket(
@@ -328,6 +330,7 @@ class Attention(nn.Module):
   def keys_values(
     self, x_BSD: Float[Array, "B S D"]
   ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+    x_BSD = placement.enter(x_BSD)
     return self._split(self.key(x_BSD)), self._split(self.value(x_BSD))
 
   def __call__(
@@ -340,7 +343,7 @@ class Attention(nn.Module):
     *,
     causal: bool = False,
   ) -> Float[Array, "B T D"]:
-    query_BTHK = self._split(self.query(x_BTD))
+    query_BTHK = self._split(self.query(placement.enter(x_BTD)))
     if self.dropout_rate > 0.0 and self.has_rng("dropout"):
       # T5 drops a key for all queries at once, so that dropping it from the
       # weights is the same as dropping it from the values, and far cheaper.
@@ -354,7 +357,8 @@ class Attention(nn.Module):
     out_BTHK = attention.attend(
       query_BTHK, key_BSHK, value_BSHK, mask_BTS, bias_HTS, causal=causal
     )
-    return self.out(out_BTHK.reshape(*out_BTHK.shape[:2], -1))
+    out_BTW = out_BTHK.reshape(*out_BTHK.shape[:2], -1)
+    return placement.leave(self.out(out_BTW))
 
 
 def attention_mask(

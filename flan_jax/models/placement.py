@@ -8,7 +8,7 @@ A model names the axes of its activations and of the weights it multiplies by;
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -23,9 +23,19 @@ class Placement(Protocol):
 
   Attributes:
     parts: devices over which the logits of a batch are spread.
+    platform: of these devices, as jax names it.
   """
 
   parts: int
+  platform: str
+
+  def share(self, axis: str) -> int:
+    """How many parts an axis is split into."""
+
+  def per_device(
+    self, function: Callable, inputs: Sequence[Axes], output: Axes
+  ) -> Callable:
+    """The function on each device's part of its arrays."""
 
   def activation(self, x: Array, axes: Axes) -> Array:
     """The array, constrained to lie as its axes say."""
@@ -106,6 +116,44 @@ def _gather_bwd(placement, axes, _, gradient):
 _gather.defvjp(_gather_fwd, _gather_bwd)
 
 
+def enter(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+  """What a layer's first products read: whole along the length.
+
+  Between layers the length is split over `tensor`; here it is brought
+  together, and the gradient split again (Korthikanti et al. 2022,
+  arXiv:2205.05198, section 4.2.2).
+  """
+  return _turn(x_BTD, ("batch", None, None), ("batch", "length", None))
+
+
+def leave(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+  """What a layer's last product gives, split along the length: see `enter`."""
+  return _turn(x_BTD, ("batch", "length", None), ("batch", None, None))
+
+
+def _turn(x, forward, backward):
+  placement = _current.get()
+  return x if placement is None else _turned(x, placement, forward, backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _turned(x, placement, forward, backward):
+  del backward
+  return placement.activation(x, forward)
+
+
+def _turned_fwd(x, placement, forward, backward):
+  return _turned(x, placement, forward, backward), None
+
+
+def _turned_bwd(placement, forward, backward, _, gradient):
+  del forward
+  return (placement.activation(gradient, backward),)
+
+
+_turned.defvjp(_turned_fwd, _turned_bwd)
+
+
 def lookup(
   table_VD: Float[Array, "V D"], tokens: Int[Array, "*b"], dtype: Any
 ) -> Float[Array, "*b D"]:
@@ -130,3 +178,31 @@ def parts() -> int:
   """Devices over which the logits of a batch are spread; 1 without a mesh."""
   placement = _current.get()
   return 1 if placement is None else placement.parts
+
+
+def platform() -> str:
+  """What the program will run on: "cpu", "gpu" or "tpu"."""
+  placement = _current.get()
+  return jax.default_backend() if placement is None else placement.platform
+
+
+def share(axis: str) -> int:
+  """How many parts a mesh splits an axis into; 1 without a mesh."""
+  placement = _current.get()
+  return 1 if placement is None else placement.share(axis)
+
+
+def per_device(
+  function: Callable, inputs: Sequence[Axes], output: Axes
+) -> Callable:
+  """The function on each device's part, for what cannot be partitioned.
+
+  Args:
+    function: of arrays, one for each of `inputs`.
+    inputs: logical axes of each; the mesh divides those that it splits.
+    output: logical axes of the result.
+  """
+  placement = _current.get()
+  if placement is None:
+    return function
+  return placement.per_device(function, inputs, output)

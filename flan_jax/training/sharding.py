@@ -299,6 +299,22 @@ class _Placed:
     spec = self.partition._spec(("batch", "vocab"))
     return math.prod(self.partition.size(rule) for rule in spec)
 
+  @property
+  def platform(self) -> str:
+    return self.partition.mesh.devices.flat[0].platform
+
+  def share(self, axis):
+    return self.partition.size(self.partition.rules.get(axis))
+
+  def per_device(self, function, inputs, output):
+    return jax.shard_map(
+      function,
+      mesh=self.partition.mesh,
+      in_specs=tuple(self.partition._spec(axes) for axes in inputs),
+      out_specs=self.partition._spec(output),
+      check_vma=False,
+    )
+
   def activation(self, x, axes):
     # A length that does not divide stays whole: lengths are the data's.
     spec = self.partition._spec(axes)
