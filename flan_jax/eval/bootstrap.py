@@ -11,6 +11,7 @@ Source: Efron and Tibshirani, 1993, chapter 13 (percentile intervals); Koehn,
 Dimension key: R rows, T templates, U units, X samples.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -67,31 +68,48 @@ def weighted_templates(
   return out, unit_R
 
 
+@dataclasses.dataclass(frozen=True)
+class Draws:
+  """Values of every template, as they are and in every sample.
+
+  Attributes:
+    values: value -> [T], of all rows; templates in the order given.
+    samples: value -> [X, T].
+    units: rows, or groups of them, that are drawn.
+  """
+
+  values: Mapping[str, np.ndarray]
+  samples: Mapping[str, np.ndarray]
+  units: int
+
+
 def draws(
   metric: Metric,
   by_template: Mapping[int, Sequence[answers_lib.Answer]],
   name: str,
   samples: int = SAMPLES,
-) -> tuple[dict[str, np.ndarray], int]:
-  """Every value of every template in every sample, and the number of units.
+) -> Draws:
+  """Every value of every template, of all rows and of every sample.
 
   Args:
     metric: what is measured.
     by_template: of `answers.by_template`.
     name: of the task; other tasks have other draws.
     samples: how many.
-
-  Returns:
-    value -> [X, T], templates in the order given; units.
   """
   functions, unit_R = weighted_templates(metric, by_template)
-  blocks: dict[str, list[np.ndarray]] = {}
-  for weights_XR in weights(unit_R, generator(name), samples):
+
+  def values(weights_XR):
     columns = [function(weights_XR) for function in functions.values()]
-    for value in columns[0]:
-      stacked_XT = np.stack([c[value] for c in columns], axis=-1)
-      blocks.setdefault(value, []).append(stacked_XT)
-  return (
+    return {v: np.stack([c[v] for c in columns], -1) for v in columns[0]}
+
+  whole = values(np.ones((1, len(unit_R))))
+  blocks: dict[str, list[np.ndarray]] = {value: [] for value in whole}
+  for weights_XR in weights(unit_R, generator(name), samples):
+    for value, drawn_XT in values(weights_XR).items():
+      blocks[value].append(drawn_XT)
+  return Draws(
+    {value: whole_1T[0] for value, whole_1T in whole.items()},
     {value: np.concatenate(parts) for value, parts in blocks.items()},
     int(unit_R.max()) + 1,
   )

@@ -182,15 +182,15 @@ def summarise(
   best, primary_draws = None, None
   for name in task.metrics:
     metric = metric_of(task, name)
-    drawn, units = bootstrap.draws(metric, test_by, task.name)
-    scores = {t: _score(metric, rows) for t, rows in test_by.items()}
+    drawn = bootstrap.draws(metric, test_by, task.name)
     dev_scores = {t: _score(metric, rows) for t, rows in dev_by.items()}
     if not results and dev_scores:
       best = _best({t: s[metric.primary] for t, s in dev_scores.items()})
     if primary_draws is None:
-      primary_draws = drawn[metric.primary].mean(axis=-1)
-    for value in next(iter(scores.values())):
-      column = {t: s[value] for t, s in scores.items()}
+      primary_draws = drawn.samples[metric.primary].mean(axis=-1)
+    for value, score_T in drawn.values.items():
+      sampled_XT = drawn.samples[value]
+      column = dict(zip(test_by, map(float, score_T), strict=True))
       results[value] = MetricResult(
         name=value,
         scores=column,
@@ -198,15 +198,15 @@ def summarise(
         spread=Spread.of(list(column.values())),
         best_dev_template=best,
         best_dev_score=None if best is None else column[best],
-        interval=bootstrap.interval(drawn[value].mean(axis=-1)),
+        interval=bootstrap.interval(sampled_XT.mean(axis=-1)),
         chance=_chance(task, metric, test_by),
         majority=_majority(metric, test_by, value),
-        n=units,
-        median_interval=bootstrap.interval(np.median(drawn[value], axis=-1)),
+        n=drawn.units,
+        median_interval=bootstrap.interval(np.median(sampled_XT, axis=-1)),
         best_dev_interval=(
           None
           if best is None
-          else bootstrap.interval(drawn[value][:, list(test_by).index(best)])
+          else bootstrap.interval(sampled_XT[:, list(test_by).index(best)])
         ),
         signature=metric.signature() if metric.signature else "",
       )

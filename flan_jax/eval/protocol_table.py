@@ -92,7 +92,8 @@ def flan(evaluation: Evaluation) -> Table:
     _FLAN_COLUMNS,
     tuple(rows),
     f"n: {evaluation.split} rows, each under every template. Intervals are"
-    " over rows. The best template is chosen on development rows.",
+    " over rows. The best template is chosen on development rows."
+    + signatures(evaluation),
   )
 
 
@@ -134,8 +135,19 @@ def t0(evaluation: Evaluation) -> Table:
     _T0_COLUMNS,
     tuple(rows),
     f"n: {evaluation.split} rows, each under every prompt. Intervals are over"
-    " rows; quartiles, range and extremes are over prompts.",
+    " rows; quartiles, range and extremes are over prompts."
+    + signatures(evaluation),
   )
+
+
+def signatures(evaluation: Evaluation) -> str:
+  """What the shown values must be told with, such as sacrebleu's signature."""
+  found = {
+    t.main.name: t.main.signature
+    for t in evaluation.tasks.values()
+    if t.main.signature
+  }
+  return "".join(f" {name}: {text}." for name, text in found.items())
 
 
 def evaluation_mean(evaluation: Evaluation) -> float:

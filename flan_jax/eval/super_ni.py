@@ -248,18 +248,17 @@ def _metric(track, tokens) -> tuple[Metric, str]:
 
 def _score(metric, signature, track, name, tasks) -> CategoryScore:
   pooled = {0: [a for task in tasks for a in task.answers]}
-  drawn, units = bootstrap.draws(metric, pooled, f"{track}/{name}")
-  predictions = [a.text for a in pooled[0]]
-  values = metric.function(predictions, [a.references for a in pooled[0]])
+  drawn = bootstrap.draws(metric, pooled, f"{track}/{name}")
+  values = {v: float(score_T[0]) for v, score_T in drawn.values.items()}
   return CategoryScore(
     track=track,
     category=name,
     tasks=len(tasks),
-    n=units,
+    n=drawn.units,
     rouge_l=values["rougeL"],
-    rouge_l_interval=bootstrap.interval(drawn["rougeL"][:, 0]),
+    rouge_l_interval=bootstrap.interval(drawn.samples["rougeL"][:, 0]),
     exact_match=values["exact_match"],
-    exact_match_interval=bootstrap.interval(drawn["exact_match"][:, 0]),
+    exact_match_interval=bootstrap.interval(drawn.samples["exact_match"][:, 0]),
     preferred="exact_match" if name in EXACT_MATCH else "rougeL",
     signature=signature,
   )

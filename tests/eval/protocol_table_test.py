@@ -1,3 +1,4 @@
+import dataclasses
 import types
 
 import numpy as np
@@ -70,3 +71,11 @@ def test_t0_s_median_and_quartiles():
 def test_an_unknown_protocol():
   with pytest.raises(UserError, match="PROTOCOL is 'flam'.* nearest is 'flan'"):
     protocol_table.get("flam")
+
+
+def test_signatures_stand_in_the_note():
+  made = result("rte", (2, 4))
+  main = dataclasses.replace(made.main, name="bleu", signature="sacrebleu tok:13a")
+  bleu = dataclasses.replace(made, primary="bleu", metrics={"bleu": main})
+  for table in (protocol_table.flan, protocol_table.t0):
+    assert table(evaluation(bleu)).note.endswith(" bleu: sacrebleu tok:13a.")
