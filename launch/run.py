@@ -154,7 +154,9 @@ def main(argv: list[str]) -> int:
 
       plan.run(loaded)
       return 0
-    signal.signal(signal.SIGTERM, _terminate)
+    if not any(map(os.environ.get, SEVERAL)):
+      # Several processes agree on when to stop: JAX has the signal then.
+      signal.signal(signal.SIGTERM, _terminate)
     config.call_job(loaded, command=["launch/run.py", *argv], began=BEGAN)
   except Stopped as e:
     print(f"\n{e}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from flan_jax.data.waiting import Waiting
 from flan_jax.errors import Stopped, UserError
@@ -112,7 +113,9 @@ class Loop:
     self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
     self._open_batches()
     self.account.started()
-    with Stopping(self.survival.grace_seconds) as stopping:
+    several = jax.process_count() > 1
+    agree = multihost_utils.reached_preemption_sync_point if several else None
+    with Stopping(self.survival.grace_seconds, agree) as stopping:
       try:
         with (
           self.account.spending("step"),
@@ -144,11 +147,12 @@ class Loop:
     measuring, saving = periods.measuring(step), periods.saving(step)
     logged = step == self._start + 1 or step % periods.log == 0
     # A signal that comes from here on is for the next step.
-    stop = stopping.requested is not None
+    stop = stopping.at(step)
     if measuring or saving or logged or stop:
       series = self._write_log(bar)
       if series is not None:
         self._go_back(series)
+        bar.go_back(self._step)
         return
     if stop:
       raise stopping.stopped()
@@ -264,6 +268,7 @@ class Loop:
     self._pending = []
     self.log.go_back(restored.step)
     self.account.lose(restored.step)
+    self.meter.restart()
     self._open_batches()
     _log.warning(
       "%s. Back at step %d; the batches up to the last of them are passed"

@@ -41,6 +41,10 @@ class Meter:
       shapes = {name: tuple(x.shape) for name, x in batch.items()}
       self.step_flops = float(self._model_flops(shapes))
 
+  def restart(self) -> None:
+    """Rates begin anew: the account took back time that was spent."""
+    self._before = self._account.working()
+
   def rows(
     self, pending: Sequence[tuple[int, Mapping[str, jax.Array]]]
   ) -> list[dict[str, float]]:

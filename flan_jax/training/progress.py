@@ -111,6 +111,10 @@ class Steps:
   def resume(self):
     self._bar.start()
 
+  def go_back(self, step: int):
+    """Steps after `step` are taken again."""
+    self._start, self._began = step, time.monotonic()
+
   def update(self, step: int, scalars: Mapping[str, float]):
     """Shows a logged step.
 

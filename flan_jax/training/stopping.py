@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flan_jax.errors import Stopped
 
@@ -36,11 +36,18 @@ class Stopping:
     requested: the name of the signal that came; None if none did.
   """
 
-  def __init__(self, grace_seconds: float = 30.0):
+  def __init__(
+    self,
+    grace_seconds: float = 30.0,
+    agree: Callable[[int], bool] | None = None,
+  ):
     """Args:
     grace_seconds: from the signal to the end of the process at most, saved
       or not.
+    agree: of a run of several processes, asked at every step, whether all of
+      them stop at it; signals are then its business. None: there is one.
     """
+    self._agree = agree
     self.requested: str | None = None
     self._grace = grace_seconds
     self._interruptible = False
@@ -50,6 +57,8 @@ class Stopping:
     self._wakeup = -1
 
   def __enter__(self) -> "Stopping":
+    if self._agree is not None:
+      return self
     # Only the main thread gets signals; elsewhere they are the caller's.
     if threading.current_thread() is not threading.main_thread():
       return self
@@ -87,6 +96,12 @@ class Stopping:
       yield
     finally:
       self._interruptible = outer
+
+  def at(self, step: int) -> bool:
+    """Whether to save and stop after this step."""
+    if self._agree is not None and self._agree(step):
+      self.requested = "SIGTERM"
+    return self.requested is not None
 
   def stopped(self, step: int | None = None) -> Stopped:
     """The exception that ends the run.

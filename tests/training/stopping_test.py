@@ -128,3 +128,11 @@ def test_in_time_it_is_not_cut_short():
   body = f"exec({wait!r}); raise stopping.stopped()"
   code, _, said = run_child(body, signal.SIGTERM, grace=60)
   assert (code, said) == (EXIT_STOPPED, "")
+
+
+def test_several_processes_stop_at_the_step_they_agree_on():
+  before = signal.getsignal(signal.SIGTERM)
+  with Stopping(agree=lambda step: step == 3) as stopping:
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [stopping.at(step) for step in (1, 2, 3)] == [False, False, True]
+  assert stopping.requested == "SIGTERM"
