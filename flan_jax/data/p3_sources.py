@@ -60,8 +60,8 @@ class FolderSource(sources.Source):
         "",
         (),
         self.folder.parent,
-        f"write {self.folder / first}.jsonl, one JSON object a line, with the"
-        " fields of Hugging Face's dataset (P3_DATA_DIR is its root)",
+        f"write {self.folder / first}.jsonl (Hugging Face's fields, one JSON"
+        " object a line)",
       )
     return {s: sum(map(_count, files)) for s, files in found.items()}
 
@@ -166,7 +166,7 @@ def source(
   Nothing is read yet.
   """
   name = dataset_name(dataset.dataset, dataset.subset)
-  folder = (data_dir or pathlib.Path("P3_DATA_DIR")) / name
+  folder = (data_dir or pathlib.Path("<P3_DATA_DIR>")) / name
   if dataset.tfds is None or (data_dir is not None and folder.is_dir()):
     return FolderSource(task, _present(dataset.splits, folder), folder)
   splits = dataset.tfds_splits or dataset.splits

@@ -4,10 +4,13 @@
 
 P3_FOLDER holds `<dataset>_<subset>_<prompt>.jsonl.gz` with the inputs and
 targets that T0 was trained on. A row is *matched* if a row of the local copy
-has all the texts that the prompt prints of it; *equal* if inputs and targets
-are then the same, character by character but for white space at the ends.
-Prompts that draw are tried with several seeds. Rows that the copy has not are
-no evidence for or against.
+has all the texts that the prompt prints of it. It is then *equal*, character
+by character but for white space at the ends of the whole; or *equal but for
+spaces* at the ends of lines (fields of the local copy were taken out of other
+rendered prompts and have lost theirs); or *without target*, the inputs equal
+and the sample's target empty (TREC, whose labels had been renamed when the
+sample was made). Prompts that draw are tried with several seeds. Rows that the
+copy has not are no evidence for or against.
 """
 
 import dataclasses
@@ -29,13 +32,15 @@ ALSO = {"common_gen": "gem/common_gen:1.1.0"}
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """One prompt: rows that T0 has here, of them matched, of them equal."""
+  """One prompt: rows that T0 has here, how many are matched, and how."""
 
   dataset: str
   prompt: str
   rows: int
   matched: int
   equal: int
+  but_for_spaces: int
+  without_target: int
   unlike: tuple = ()
 
 
@@ -100,20 +105,42 @@ def _line(prompts, number, wanted, rows) -> Line:
   program, prompt = prompts.compiled(number), prompts.templates[number]
   seeds = range(SEEDS if re.search(r"choice\b(?!s)|random", prompt.jinja) else 1)
   made = {_texts(program, row, seed) for row in rows for seed in seeds}
-  matched, equal, unlike = 0, 0, []
+  spaced = {_unspaced(m) for m in made if m}
+  asked = {m[0] for m in made if m}
+  matched = equal = but_for_spaces = without_target = 0
+  unlike = []
   for row in wanted:
     pair = (row["inputs"].strip(), row["targets"].strip())
     if pair in made:
       matched += 1
       equal += 1
       continue
+    if _unspaced(pair) in spaced:
+      matched += 1
+      but_for_spaces += 1
+      continue
+    if not pair[1] and pair[0] in asked:
+      matched += 1
+      without_target += 1
+      continue
     near = [r for r in rows if _same_row(program, r, pair)]
     if near:
       matched += 1
       unlike.append((pair, _texts(program, near[0], 0)))
   return Line(
-    prompts.dataset.key, prompt.name, len(wanted), matched, equal, tuple(unlike)
+    prompts.dataset.key,
+    prompt.name,
+    len(wanted),
+    matched,
+    equal,
+    but_for_spaces,
+    without_target,
+    tuple(unlike),
   )
+
+
+def _unspaced(pair):
+  return tuple(re.sub(r"[ \t\r]+\n", "\n", text) for text in pair)
 
 
 def _texts(program, row, seed):
@@ -144,17 +171,17 @@ def table(lines) -> str:
     "`python -m tests.data.p3_compared P3_FOLDER TFDS_FOLDER OUT.md` writes"
     " this file.",
     "",
-    "| dataset | prompt | T0's rows | in the local copy | equal |",
-    "|---|---|---:|---:|---:|",
+    "| dataset | prompt | T0's rows | in the local copy | equal | but for"
+    " spaces | without target |",
+    "|---|---|---:|---:|---:|---:|---:|",
   ]
-  lines = list(lines)
+  lines, columns = list(lines), ("rows", "matched", "equal")
+  columns += ("but_for_spaces", "without_target")
   for line in lines:
-    out.append(
-      f"| {line.dataset} | {line.prompt.strip()} | {line.rows} |"
-      f" {line.matched} | {line.equal} |"
-    )
-  sums = [sum(getattr(x, n) for x in lines) for n in ("rows", "matched", "equal")]
-  out.append(f"| all | {len(lines)} prompts | {sums[0]} | {sums[1]} | {sums[2]} |")
+    numbers = " | ".join(str(getattr(line, c)) for c in columns)
+    out.append(f"| {line.dataset} | {line.prompt.strip()} | {numbers} |")
+  sums = " | ".join(str(sum(getattr(x, c) for x in lines)) for c in columns)
+  out.append(f"| all | {len(lines)} prompts | {sums} |")
   return "\n".join([*out, ""])
 
 
