@@ -162,6 +162,18 @@ def test_command_line_errors_are_one_message(argv, message):
 # What a job cannot do without, and its file leaves to the command line.
 REQUIRED = {
   "convert.gin": ("INPUT_PATH", "OUTPUT_PATH", "OUTPUT_FORMAT"),
+  "eval_ablation_instructions.gin": (
+    "TRAINED_WITH_TEMPLATES", "TRAINED_WITHOUT", "TRAINED_WITH_NAMES"
+  ),
+  "eval_bbh.gin": ("INITIAL_CHECKPOINT_PATH", "BBH_DIR"),
+  "eval_cluster_curve.gin": tuple(f"CLUSTERS_{n}" for n in range(1, 8)),
+  "eval_flan.gin": ("INITIAL_CHECKPOINT_PATH",),
+  "eval_flan_2022.gin": ("INITIAL_CHECKPOINT_PATH", "MMLU_DIR", "BBH_DIR"),
+  "eval_judge.gin": ("MODEL_OUTPUTS", "REFERENCE_OUTPUTS"),
+  "eval_mmlu.gin": ("INITIAL_CHECKPOINT_PATH", "MMLU_DIR"),
+  "eval_super_ni.gin": ("INITIAL_CHECKPOINT_PATH", "SUPER_NI_DIR"),
+  "eval_t0.gin": ("INITIAL_CHECKPOINT_PATH",),
+  "evaluate.gin": ("INITIAL_CHECKPOINT_PATH",),
   "generate.gin": ("INITIAL_CHECKPOINT_PATH",),
 }
 
