@@ -11,7 +11,11 @@ harness.adapter()(path=...), tasks=[...])`.
 
 Numbers are those of the harness's own `hf` model on the exported checkpoint:
 the same split of context and continuation, BOS and EOS where the tokenizer puts
-them, the same windows. Nothing of the harness is imported before it is used.
+them, the same windows. Two exceptions, where `hf` of 0.4.13 is wrong: with
+transformers 5 it puts the embedding in the place of the head of T5 v1.1 (so of
+FLAN-T5, T0 and LM-adapted T5; it ties weights after loading), and an
+encoder-decoder's answers may be as long as their context and `max_gen_toks`
+together. Nothing of the harness is imported before it is used.
 
 Source: Gao et al., the language model evaluation harness, 0.4.13,
 `lm_eval/api/model.py`.
