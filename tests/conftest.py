@@ -39,10 +39,11 @@ def t5x_fixtures(shared) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory) -> pathlib.Path:
   """The embedded sample of every task, written as TFDS data."""
-  from flan_jax.data import catalogue, sample
+  from flan_jax.data import catalogue, flan_2022, sample
 
+  tasks = {**catalogue.load(), **flan_2022.load()}
   return sample.write_sample(
-    tuple(catalogue.load().values()), tmp_path_factory.mktemp("sample")
+    tuple(tasks.values()), tmp_path_factory.mktemp("sample")
   )
 
 

@@ -62,9 +62,7 @@ class Exemplars:
           f"task {self.task.name!r}: template {number} is turned around; with"
           " exemplars a prompt asks for the answer."
         )
-    tight = dataclasses.replace(
-      self.encoder, inputs_length=self.budget + self.encoder.inputs_eos
-    )
+    tight = trimming.within(self.encoder, self.budget)
     trimming.check_fits(self.task, self.query, tight, "FEW_SHOT_TOKENS")
 
   @property

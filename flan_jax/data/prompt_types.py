@@ -253,9 +253,7 @@ def render_rows(
     room = encoder.inputs_length - encoder.inputs_eos
     budget = min(ways[0].wrapper.shot_tokens, room)
     if shots:
-      tight = dataclasses.replace(
-        encoder, inputs_length=budget + encoder.inputs_eos
-      )
+      tight = trimming.within(encoder, budget)
       trimming.check_fits(task, shown, tight, "FEW_SHOT_TOKENS")
 
     def examples(rows, seeds, pool=None):

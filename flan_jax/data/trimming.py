@@ -302,12 +302,27 @@ def encoder(
         " for one token and EOS."
       )
     limits.append(NO_LIMIT if length is None else int(length))
-  key = (id(inputs.vocabulary), *limits, inputs.add_eos, targets.add_eos)
-  if key not in _ENCODERS:
-    _ENCODERS[key] = Encoder(
-      inputs.vocabulary, *limits, inputs.add_eos, targets.add_eos
-    )
-  return _ENCODERS[key]
+  return _kept(
+    Encoder(inputs.vocabulary, *limits, inputs.add_eos, targets.add_eos)
+  )
+
+
+def within(encoder: Encoder, tokens: int) -> Encoder:
+  """The same with inputs of `tokens` at most, EOS not counted."""
+  length = tokens + encoder.inputs_eos
+  return _kept(dataclasses.replace(encoder, inputs_length=length))
+
+
+def _kept(made: Encoder) -> Encoder:
+  """The encoder that was made first with the same attributes: a graph each."""
+  key = (
+    id(made.vocabulary),
+    made.inputs_length,
+    made.targets_length,
+    made.inputs_eos,
+    made.targets_eos,
+  )
+  return _ENCODERS.setdefault(key, made)
 
 
 def check_fits(

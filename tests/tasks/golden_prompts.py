@@ -19,11 +19,23 @@ FORMS = FOLDER.parent / "forms"
 IN_FORMS = ("rte", "copa", "common_gen", "wmt16_translate_deen")
 
 
-def rendered(task, templates=range(10)) -> str:
-  """The prompts and targets of the task's row; seqio's data is set."""
+def known() -> dict:
+  """The catalogue's tasks, and those of FLAN 2022 beside them, by name."""
+  from flan_jax.data import catalogue, flan_2022
+
+  return {**catalogue.load(), **flan_2022.load()}
+
+
+def rendered(task, templates=None) -> str:
+  """The prompts and targets of the task's row; seqio's data is set.
+
+  Without `templates`, its ten and its inversions.
+  """
   from flan_jax.data import evaluation
   from tests.data import made
 
+  if templates is None:
+    templates = range(len(task.templates) + len(task.inversions))
   parts = []
   for e in evaluation.evaluation_examples(
     task,
@@ -59,9 +71,9 @@ def form_path(task) -> pathlib.Path:
 def main(update: bool) -> int:
   import seqio
 
-  from flan_jax.data import catalogue, sample
+  from flan_jax.data import sample
 
-  tasks = catalogue.load()
+  tasks = known()
   differing = []
   with tempfile.TemporaryDirectory() as folder:
     sample.write_sample(tuple(tasks.values()), folder)
