@@ -6,15 +6,15 @@ head.
 Vaswani et al. 2017, section 3.2.1; grouped queries of Ainslie et al. 2023
 (arXiv:2305.13245). As in Dao et al. 2022 (arXiv:2205.14135) the backward pass
 makes the weights again from queries and keys, so that no [B, H, T, S] array is
-kept from the forward pass. A GPU does it all in cuDNN's kernel where that can
-(`fits_cudnn`).
+kept from the forward pass. Where they can, a GPU does it all in cuDNN's kernel
+(`fits_cudnn`) and a TPU in splash attention (`fits_splash`).
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.models import placement
 
@@ -37,6 +37,8 @@ def attend(
   softcap: float | None = None,
   *,
   causal: bool = False,
+  segments_BT: Int[Array, "B T"] | None = None,
+  window: int | None = None,
 ) -> Float[Array, "B T H K"]:
   """softmax(query key + bias, masked) value, without 1/sqrt(K).
 
@@ -60,7 +62,14 @@ def attend(
     softcap: c above.
     causal: says of the mask that no query t reads a key s > t, which spares a
       kernel half of the work. It masks nothing itself.
+    segments_BT: says that the mask is this and no more: keys of the query's
+      segment, not later than it, and with a `window` less than so many tokens
+      before it. A TPU's kernel takes that instead of the mask.
   """
+  if segments_BT is not None and bias_HTS is None:
+    x = query_BTHK, key_BSGK, value_BSGK, segments_BT
+    if fits_splash(query_BTHK, key_BSGK):
+      return _attend_splash(*x, window=window, softcap=softcap)
   if fits_cudnn(query_BTHK, key_BSGK, softcap):
     x = query_BTHK, key_BSGK, value_BSGK, mask_BTS, bias_HTS
     return _attend_cudnn(*x, causal=causal)
@@ -90,7 +99,7 @@ def attend(
 
 
 def fits_cudnn(query_BTHK, key_BSGK, softcap: float | None = None) -> bool:
-  """Whether cuDNN's fused attention takes these arrays, on jax's first device.
+  """Whether cuDNN takes these arrays, where the program will run.
 
   It wants 16-bit numbers, heads of at most 128 in steps of 8, and even
   lengths; it has no soft cap. One query, as in decoding, gains nothing by it.
@@ -100,7 +109,7 @@ def fits_cudnn(query_BTHK, key_BSGK, softcap: float | None = None) -> bool:
   """
   (_, T, _, K), S = query_BTHK.shape, key_BSGK.shape[1]
   return (
-    jax.default_backend() == "gpu"
+    placement.platform() == "gpu"
     and query_BTHK.dtype in (jnp.bfloat16, jnp.float16)
     and softcap is None
     and K % 8 == 0
@@ -109,6 +118,37 @@ def fits_cudnn(query_BTHK, key_BSGK, softcap: float | None = None) -> bool:
     and T % 2 == 0
     and S % 2 == 0
   )
+
+
+def fits_splash(query_BTHK, key_BSGK) -> bool:
+  """Whether splash attention takes these arrays, where the program will run.
+
+  It wants lengths in steps of 128, and of a mesh that splits heads that it
+  divides the kv-heads too.
+  """
+  if placement.platform() != "tpu":
+    return False
+  from flan_jax.models import attention_tpu  # Pallas takes a second to import
+
+  return attention_tpu.fits(query_BTHK, key_BSGK) and (
+    key_BSGK.shape[2] % placement.share("heads") == 0
+  )
+
+
+def _attend_splash(
+  query_BTHK, key_BTGK, value_BTGK, segments_BT, *, window, softcap
+):
+  from flan_jax.models import attention_tpu
+
+  def attend(*x):
+    return attention_tpu.attend(*x, window=window, softcap=softcap)
+
+  # A kernel is a program of one device; the partitioner cannot split it.
+  heads = ("batch", None, "heads", None)
+  on_each = placement.per_device(
+    attend, (heads, heads, heads, ("batch", None)), heads
+  )
+  return on_each(query_BTHK, key_BTGK, value_BTGK, segments_BT)
 
 
 def _attend_cudnn(

@@ -272,7 +272,13 @@ class DecoderOnly:
     if positions_BT is None:
       positions_BT = index_T[None]
     causal = not self.config.prefix_lm
-    view = View(mask_BTS, index_T, index_T, positions_BT, length_BT, causal)
+    if not causal:
+      segments_BT = None
+    elif segments_BT is None:
+      segments_BT = jnp.zeros(tokens_BT.shape, jnp.int32)
+    view = View(
+      mask_BTS, index_T, index_T, positions_BT, length_BT, causal, segments_BT
+    )
     return tokens_BT, view
 
   def _prefix(self, params, inputs_BS, room):

@@ -40,6 +40,7 @@ class View(NamedTuple):
     positions_BT: of each query in its own text, for RoPE.
     length_BT: tokens of that text, for scalings that depend on it.
     causal: whether the mask lets no query t read a key s > t.
+    segments_BT: if the mask is just that within segments, their numbers.
   """
 
   mask_BTS: Bool[Array, "#B T S"]
@@ -48,12 +49,14 @@ class View(NamedTuple):
   positions_BT: Int[Array, "#B T"]
   length_BT: Int[Array, "#B T"]
   causal: bool = False
+  segments_BT: Int[Array, "B T"] | None = None
 
 
 class Kind(NamedTuple):
   """What all layers of a kind share: their mask and RoPE's cos and sin."""
 
   mask_BTS: Bool[Array, "#B T S"]
+  segments_BT: Int[Array, "B T"] | None
   cos_BTk: Float[Array, "#B T K/2"] | None
   sin_BTk: Float[Array, "#B T K/2"] | None
 
@@ -68,9 +71,10 @@ def kind_of(config: DecoderConfig, name: str, view: View) -> Kind:
     if c.rope_theta_sliding is not None:
       theta, scaling = c.rope_theta_sliding, None
   if c.position == "relative":
-    return Kind(mask_BTS, None, None)
+    return Kind(mask_BTS, view.segments_BT, None, None)
   return Kind(
     mask_BTS,
+    view.segments_BT,
     *rope.angles(view.positions_BT, c.head_dim, theta, scaling, view.length_BT),
   )
 
@@ -87,6 +91,7 @@ class SelfAttention(nn.Module):
 
   config: DecoderConfig
   causal: bool = False
+  layer: str = "full"
 
   @nn.compact
   def __call__(self, x_BTD, cache, kind: Kind, bias_HTS, index):
@@ -118,6 +123,9 @@ class SelfAttention(nn.Module):
       bias_HTS,
       c.attention_softcap,
       causal=self.causal,
+      # Of a layer that is told its kind while it runs no window is known.
+      segments_BT=None if self.layer == "either" else kind.segments_BT,
+      window=c.sliding_window if self.layer == "sliding" else None,
     )
     out_BTW = out_BTHK.reshape(*out_BTHK.shape[:2], -1)
     out = layers.Dense(
@@ -208,7 +216,7 @@ class Layer(nn.Module):
       return _norm(c, name)(x) if on else x
 
     y_BTD = normed("pre_self_attention_layer_norm", c.pre_norm, x_BTD)
-    attend = SelfAttention(c, self.causal, name="self_attention")
+    attend = SelfAttention(c, self.causal, self.kind, name="self_attention")
     y_BTD, cache = attend(y_BTD, cache, kind, bias_HTS, index)
     y_BTD = normed("post_self_attention_layer_norm", c.post_norm, y_BTD)
     x_BTD += drop(y_BTD)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax.models import attention
+from flan_jax.models import attention, placement
 
 NEEDS_GPU = pytest.mark.skipif(
   jax.default_backend() != "gpu", reason="jax sees no GPU"
@@ -31,7 +31,7 @@ def test_a_cpu_and_what_cudnn_has_not_take_the_plain_form(monkeypatch):
   query, key, *_ = arrays(4, 2, 32, 64)
   if jax.default_backend() != "gpu":
     assert not attention.fits_cudnn(query, key)
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(placement, "platform", lambda: "gpu")
   assert attention.fits_cudnn(query, key)
   assert not attention.fits_cudnn(query.astype(jnp.float32), key)
   assert not attention.fits_cudnn(query, key, softcap=50.0)
