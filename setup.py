@@ -77,6 +77,7 @@ EXTRAS = {
   # transformers and torch: reference logits and the benchmark's peer.
   "test": [
     "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
     "ruff>=0.14,<0.18",
     "torch==2.13.0",
     "transformers>=5,<6",
