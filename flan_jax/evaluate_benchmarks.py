@@ -239,9 +239,7 @@ def write_table(
   rows = [_HEADER, ("---",) + ("---:",) * (len(_HEADER) - 1)]
   rows += [tuple(map(str, _cells(s))) for s in scores]
   text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-  values = [
-    {k: v for k, v in vars(s).items() if k != "draws"} for s in scores
-  ]
+  values = [{k: v for k, v in vars(s).items() if k != "draws"} for s in scores]
   files = {
     "benchmarks.json": json.dumps(values, indent=1),
     "benchmarks.md": f"# Benchmarks\n\n{text}\n",

@@ -117,15 +117,17 @@ def series_table(
   rows = []
   for (label, _, mixture), result in zip(points, results, strict=True):
     parts = [result.clusters.get(name) for name in names]
-    rows.append((
-      label,
-      mixture,
-      len(result.tasks),
-      sum(t.rows for t in result.tasks.values()),
-      result.mean,
-      result.interval,
-      *(cell for c in parts for cell in (c and c.mean, c and c.interval)),
-    ))
+    rows.append(
+      (
+        label,
+        mixture,
+        len(result.tasks),
+        sum(t.rows for t in result.tasks.values()),
+        result.mean,
+        result.interval,
+        *(cell for c in parts for cell in (c and c.mean, c and c.interval)),
+      )
+    )
   columns = ["point", "mixture", "tasks", "n", "mean", "95 % interval"]
   for name in names:
     columns += [name.replace("_", " ") or "all", "95 % interval"]

@@ -117,9 +117,7 @@ def compare(
   _check_tasks(a, b)
   rows: list[Difference] = []
   for name, first in a.items():
-    sides = [
-      answers_lib.by_template(name, run[name].answers) for run in (a, b)
-    ]
+    sides = [answers_lib.by_template(name, run[name].answers) for run in (a, b)]
     check_same_rows(name, *sides)
     if b[name].metrics != first.metrics:
       raise UserError(

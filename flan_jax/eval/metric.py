@@ -54,9 +54,9 @@ class Metric:
     if self.takes != "groups":
       return np.arange(len(references))
     number: dict[str, int] = {}
-    return np.array([
-      number.setdefault(group, len(number)) for group, _ in references
-    ])
+    return np.array(
+      [number.setdefault(group, len(number)) for group, _ in references]
+    )
 
 
 def means(

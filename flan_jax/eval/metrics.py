@@ -241,18 +241,27 @@ METRICS: dict[str, Metric] = {
   m.name: m
   for m in (
     Metric(
-      "accuracy", accuracy, "labels", "accuracy",
+      "accuracy",
+      accuracy,
+      "labels",
+      "accuracy",
       means(lambda p, r: {"accuracy": _right(p, r)}),
     ),
     Metric(
-      "f1_binary", f1_binary, "labels", "f1_binary",
+      "f1_binary",
+      f1_binary,
+      "labels",
+      "f1_binary",
       sums(
         lambda p, r: counts(np.equal(p, 1), np.equal(r, 1), (False, True)),
         _f1_of_1,
       ),
     ),
     Metric(
-      "mean_3class_f1", mean_3class_f1, "labels", "mean_3class_f1",
+      "mean_3class_f1",
+      mean_3class_f1,
+      "labels",
+      "mean_3class_f1",
       sums(lambda p, r: counts(p, r, (0, 1, 2)), _mean_f1),
     ),
     Metric("pearson", pearson, "numbers", "pearson", _weighted_pearson),

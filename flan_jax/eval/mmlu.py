@@ -128,9 +128,7 @@ def load(
       metrics=("final_letter",) if cot else ("accuracy",),
       chance=100 / len(LETTERS),
     )
-    out[task] = [
-      _question(subject, row, exemplars, cot) for row in _rows(file)
-    ]
+    out[task] = [_question(subject, row, exemplars, cot) for row in _rows(file)]
   return out
 
 
@@ -171,8 +169,7 @@ def _asked(row) -> str:
 
 def _cot_asked(row) -> str:
   options = " ".join(
-    f"({letter}) {text}"
-    for letter, text in zip(LETTERS, row[1:5], strict=True)
+    f"({letter}) {text}" for letter, text in zip(LETTERS, row[1:5], strict=True)
   )
   return f"Q: {row[0]}\n{options}"
 

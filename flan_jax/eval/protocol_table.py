@@ -62,31 +62,35 @@ def flan(evaluation: Evaluation) -> Table:
   rows = []
   for task in evaluation.tasks.values():
     main = task.main
-    rows.append((
-      task.paper_name,
-      main.name,
-      task.rows,
-      len(task.templates),
-      main.spread.mean,
-      main.interval,
-      main.best_dev_score,
-      main.best_dev_interval,
-      main.best_dev_template,
-      main.chance,
-    ))
+    rows.append(
+      (
+        task.paper_name,
+        main.name,
+        task.rows,
+        len(task.templates),
+        main.spread.mean,
+        main.interval,
+        main.best_dev_score,
+        main.best_dev_interval,
+        main.best_dev_template,
+        main.chance,
+      )
+    )
   for name, cluster in evaluation.clusters.items():
-    rows.append((
-      f"mean of {name.replace('_', ' ') or 'all'}",
-      "",
-      None,
-      None,
-      cluster.mean,
-      cluster.interval,
-      cluster.best_dev,
-      None,
-      None,
-      None,
-    ))
+    rows.append(
+      (
+        f"mean of {name.replace('_', ' ') or 'all'}",
+        "",
+        None,
+        None,
+        cluster.mean,
+        cluster.interval,
+        cluster.best_dev,
+        None,
+        None,
+        None,
+      )
+    )
   return Table(
     "FLAN: mean over templates, best development template",
     _FLAN_COLUMNS,
@@ -102,34 +106,38 @@ def t0(evaluation: Evaluation) -> Table:
   rows = []
   for task in evaluation.tasks.values():
     main = task.main
-    rows.append((
-      task.paper_name,
-      main.name,
-      task.rows,
-      len(task.templates),
-      main.spread.median,
-      main.median_interval,
-      (main.spread.q1, main.spread.q3),
-      main.spread.q3 - main.spread.q1,
-      (main.spread.min, main.spread.max),
-      main.spread.mean,
-      main.chance,
-    ))
+    rows.append(
+      (
+        task.paper_name,
+        main.name,
+        task.rows,
+        len(task.templates),
+        main.spread.median,
+        main.median_interval,
+        (main.spread.q1, main.spread.q3),
+        main.spread.q3 - main.spread.q1,
+        (main.spread.min, main.spread.max),
+        main.spread.mean,
+        main.chance,
+      )
+    )
   medians = [t.main.spread.median for t in evaluation.tasks.values()]
   ranges = [row[7] for row in rows]
-  rows.append((
-    "mean of tasks",
-    "",
-    None,
-    None,
-    statistics.fmean(medians),
-    None,
-    None,
-    statistics.fmean(ranges),
-    None,
-    evaluation_mean(evaluation),
-    None,
-  ))
+  rows.append(
+    (
+      "mean of tasks",
+      "",
+      None,
+      None,
+      statistics.fmean(medians),
+      None,
+      None,
+      statistics.fmean(ranges),
+      None,
+      evaluation_mean(evaluation),
+      None,
+    )
+  )
   return Table(
     "T0: median and interquartile range over prompts",
     _T0_COLUMNS,
@@ -152,9 +160,7 @@ def signatures(evaluation: Evaluation) -> str:
 
 def evaluation_mean(evaluation: Evaluation) -> float:
   """Mean over tasks of the means over templates."""
-  return statistics.fmean(
-    t.main.spread.mean for t in evaluation.tasks.values()
-  )
+  return statistics.fmean(t.main.spread.mean for t in evaluation.tasks.values())
 
 
 PROTOCOLS: Mapping[str, Callable[[Evaluation], Table]] = {

@@ -152,10 +152,12 @@ def _quac_rows(predictions, references) -> dict[str, np.ndarray]:
       machine = _f1(given, wanted[0])
     else:
       machine = np.mean([max(_f1(given, w) for w in o) for o in others])
-      human = np.mean([
-        max(_f1(one, w) for w in o)
-        for one, o in zip(wanted, others, strict=True)
-      ])
+      human = np.mean(
+        [
+          max(_f1(one, w) for w in o)
+          for one, o in zip(wanted, others, strict=True)
+        ]
+      )
     f1.append(100.0 * machine)
     heq.append(100.0 * (machine >= human))
   return {F1: np.array(f1), HEQ: np.array(heq)}

@@ -93,9 +93,7 @@ def load(
       cluster=value["Categories"][0],
       family=None,
       kind="generation",
-      metrics=(
-        "super_ni" if track == "default" else "super_ni_characters",
-      ),
+      metrics=("super_ni" if track == "default" else "super_ni_characters",),
     )
     heading = f"Definition: {ended(value['Definition'])}\n\n"
     solved = tuple(

@@ -78,17 +78,19 @@ def _bleu_parts(predictions, references) -> np.ndarray:
     scorer.sentence_score(p, list(texts))
     for p, texts in zip(predictions, references, strict=True)
   ]
-  return np.array([
-    [*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scored
-  ])
+  return np.array(
+    [[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scored]
+  )
 
 
 def _bleu_values(sums_XK) -> dict[str, np.ndarray]:
   def one(sums_K):
     ints = [round(v) for v in sums_K]
-    return _sacrebleu().compute_bleu(
-      ints[:4], ints[4:8], *ints[8:], smooth_method="exp"
-    ).score
+    return (
+      _sacrebleu()
+      .compute_bleu(ints[:4], ints[4:8], *ints[8:], smooth_method="exp")
+      .score
+    )
 
   flat_NK = sums_XK.reshape(-1, sums_XK.shape[-1])
   values_N = np.array([one(sums_K) for sums_K in flat_NK])
@@ -128,10 +130,12 @@ def _similarity(predictions, references) -> np.ndarray:
     edits = editdistance.eval(prediction, reference)
     return 100.0 * (1 - edits / longer)
 
-  return np.array([
-    max(one(p, text) for text in texts)
-    for p, texts in zip(predictions, references, strict=True)
-  ])
+  return np.array(
+    [
+      max(one(p, text) for text in texts)
+      for p, texts in zip(predictions, references, strict=True)
+    ]
+  )
 
 
 def exact_match(
@@ -153,10 +157,12 @@ def exact_match(
 
 def _exact_rows(predictions, references) -> dict[str, np.ndarray]:
   check_texts("exact_match", predictions, references)
-  rows_R = np.array([
-    100.0 * (p.strip() in {text.strip() for text in texts})
-    for p, texts in zip(predictions, references, strict=True)
-  ])
+  rows_R = np.array(
+    [
+      100.0 * (p.strip() in {text.strip() for text in texts})
+      for p, texts in zip(predictions, references, strict=True)
+    ]
+  )
   return {"exact_match": rows_R}
 
 
@@ -300,12 +306,18 @@ def _matthews_values(sums_XK) -> dict[str, np.ndarray]:
 
 METRICS = (
   Metric(
-    "super_ni_characters", super_ni_characters, "texts", "rougeL",
+    "super_ni_characters",
+    super_ni_characters,
+    "texts",
+    "rougeL",
     lambda p, r: super_ni_tokens(_characters).weighted(p, r),
     lambda: "rouge-score, F-measure, characters, best reference",
   ),
   Metric(
-    "super_ni", super_ni, "texts", "rougeL",
+    "super_ni",
+    super_ni,
+    "texts",
+    "rougeL",
     means(lambda p, r: _super_ni_rows(_stemmed(), p, r)),
     lambda: (
       f"rouge-score {importlib.metadata.version('rouge-score')}, F-measure,"
@@ -313,11 +325,18 @@ METRICS = (
     ),
   ),
   Metric(
-    "bleu", bleu, "texts", "bleu", sums(_bleu_parts, _bleu_values),
+    "bleu",
+    bleu,
+    "texts",
+    "bleu",
+    sums(_bleu_parts, _bleu_values),
     lambda: f"sacrebleu {bleu_signature()}",
   ),
   Metric(
-    "edit_distance", edit_distance, "texts", "edit_similarity",
+    "edit_distance",
+    edit_distance,
+    "texts",
+    "edit_similarity",
     means(
       lambda p, r: {"edit_similarity": _similarity(p, r)} | _exact_rows(p, r)
     ),
@@ -326,7 +345,10 @@ METRICS = (
     "exact_match", exact_match, "texts", "exact_match", means(_exact_rows)
   ),
   Metric(
-    "matthews", matthews, "labels", "matthews",
+    "matthews",
+    matthews,
+    "labels",
+    "matthews",
     sums(_matthews_parts, _matthews_values),
   ),
 )
