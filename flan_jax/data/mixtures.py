@@ -371,11 +371,15 @@ def examples(
     template.DataError: a row that templates cannot be applied to, or lengths
       that are too short for a prompt without any of its fields.
   """
-  kwargs = {}
-  if isinstance(resolved.mixture, seqio.Mixture):
-    ours = all(catalogue.of_seqio(t) for t in resolved.mixture.tasks)
+  kwargs, mixture = {}, resolved.mixture
+  if isinstance(mixture, seqio.Mixture):
+    ours = all(catalogue.of_seqio(t) for t in mixture.tasks)
     kwargs["passthrough_features"] = passthrough if ours else ()
-  dataset = resolved.mixture.get_dataset(
+    # seqio leaves tasks without the split out too, with a warning for each.
+    lacking = {t.name for t in mixture.tasks if split not in t.splits}
+    if lacking and len(lacking) < len(mixture.tasks):
+      mixture = _without(mixture, lacking)
+  dataset = mixture.get_dataset(
     lengths,
     split=split,
     shuffle=shuffle,

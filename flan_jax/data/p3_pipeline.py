@@ -11,16 +11,21 @@ EOS stays, and so does the text that a mixture puts behind every prompt.
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import p3_sources, preprocessors, row_checks, template
+from flan_jax.data import p3_sources, row_checks, template
 from flan_jax.data.p3_jinja import RowError
 from flan_jax.data.trimming import encode_batch
 from flan_jax.errors import UserError
+
+
+# Rows of one call of a program. A mixture renders this many of each of its
+# hundreds of prompts before its first example.
+BATCH = 64
 
 
 def render_rows(prompts, number: int, wrapper: template.Wrapper):
@@ -37,10 +42,11 @@ def render_rows(prompts, number: int, wrapper: template.Wrapper):
     output_features: Mapping[str, seqio.Feature],
     sequence_length: Mapping[str, int] | None = None,
   ) -> tf.data.Dataset:
-    batches = dataset.ragged_batch(preprocessors.BATCH)
+    batches = dataset.ragged_batch(BATCH)
     paths = [path for path, _ in p3_sources.leaves(batches.element_spec)]
-    vocabulary = output_features["targets"].vocabulary
-    lengths = sequence_length or {}
+    encode = encoder(
+      output_features["targets"].vocabulary, wrapper, sequence_length or {}
+    )
 
     def in_python(sizes, seed, *arrays):
       arrays, columns = iter(arrays), []
@@ -62,23 +68,10 @@ def render_rows(prompts, number: int, wrapper: template.Wrapper):
       )
       for value in (inputs, targets, index):
         value.set_shape([None])
-      inputs_BS, lost_B = _inputs(
-        vocabulary, inputs, wrapper, lengths.get("inputs")
-      )
-      tokens_BT = _tokens(vocabulary, targets)
-      targets_BT = tokens_BT
-      if "targets" in lengths:
-        targets_BT = tokens_BT[:, : lengths["targets"] - 1]
-      lost_B += tokens_BT.row_lengths() - targets_BT.row_lengths()
       return {
-        "inputs": inputs_BS,
-        "targets": _with_eos(vocabulary, targets_BT),
-        "inputs_pretokenized": tf.strings.join(
-          [wrapper.prefix, inputs, wrapper.suffix]
-        ),
+        **encode(inputs, targets),
         "targets_pretokenized": targets,
         "template": tf.fill(tf.shape(index), number),
-        "trimmed": tf.cast(lost_B, tf.int32),
         template.INDEX: index,
       }
 
@@ -112,6 +105,52 @@ def _rendered(prompts, number, paths, columns, seed):
     raise ValueError(f"{row_checks._BEGIN}{said}{row_checks._END}") from None
   as_texts = functools.partial(np.array, dtype=object)
   return as_texts(inputs), as_texts(targets), np.array(indices, np.int64)
+
+
+# One function for each vocabulary, wrapper and lengths: traced once, shared by
+# all prompts, called and not copied into every task's graph.
+_ENCODERS: dict[tuple, Callable] = {}
+
+
+def encoder(
+  vocabulary: seqio.Vocabulary,
+  wrapper: template.Wrapper,
+  lengths: Mapping[str, int],
+):
+  """`encode(inputs_B, targets_B)`: tokens, text and tokens lost of a batch.
+
+  Args:
+    vocabulary: of inputs and targets.
+    wrapper: what surrounds every prompt.
+    lengths: of inputs and targets, in tokens; what has none is not cut.
+  """
+  limits = lengths.get("inputs"), lengths.get("targets")
+  key = (id(vocabulary), wrapper, *limits)
+
+  def encode(text_B, target_B):
+    inputs_BS, lost_B = _inputs(vocabulary, text_B, wrapper, limits[0])
+    whole_BT = kept_BT = _tokens(vocabulary, target_B)
+    if limits[1] is not None:
+      kept_BT = whole_BT[:, : limits[1] - 1]
+    lost_B += whole_BT.row_lengths() - kept_BT.row_lengths()
+    return {
+      "inputs": inputs_BS,
+      "targets": _with_eos(vocabulary, kept_BT),
+      "inputs_pretokenized": tf.strings.join(
+        [wrapper.prefix, text_B, wrapper.suffix]
+      ),
+      "trimmed": tf.cast(lost_B, tf.int32),
+    }
+
+  if key not in _ENCODERS:
+    text = tf.TensorSpec((None,), tf.string)
+    _ENCODERS[key] = tf.function(
+      encode,
+      input_signature=[text, text],
+      autograph=False,
+      experimental_attributes={"_noinline": True},
+    )
+  return _ENCODERS[key]
 
 
 def _tokens(vocabulary, text_B):
