@@ -61,10 +61,11 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
     index = row[template.INDEX]
     training = row.get(spec.TRAINING, tf.constant(True))
     row = {k: v for k, v in row.items() if k not in _MARKS}
-    row = _prepared(task, row)
+    if task.prepare:
+      row = dict(_called(task, "prepare", row))
     kept = tf.constant(True)
     if task.keep:
-      kept = task.keep({**row, spec.TRAINING: training})
+      kept = _called(task, "keep", {**row, spec.TRAINING: training})
     return {"row": {**row, template.INDEX: index}, _KEPT: kept}
 
   @_plain
@@ -82,15 +83,13 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
   return dataset.ragged_batch(BATCH).map(many)
 
 
-def _prepared(task: spec.Task, row):
-  """The row as the task's own `prepare` leaves it."""
-  if task.prepare is None:
-    return row
+def _called(task: spec.Task, name: str, row):
+  """What the task's own `prepare` or `keep` makes of a row."""
   try:
-    return dict(task.prepare(row))
+    return getattr(task, name)(row)
   except KeyError as e:
     raise spec.SpecError(
-      f"task {task.name!r}: prepare reads a feature {e.args[0]!r}, which its"
+      f"task {task.name!r}: {name} reads a feature {e.args[0]!r}, which its"
       f" rows have not; they have {', '.join(_names(row))}."
     ) from None
 

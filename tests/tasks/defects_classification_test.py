@@ -48,7 +48,7 @@ def perfect(name, split="test"):
     for e in examples(name, split, task.rankable_templates[:1])
   ]
   result = protocol.summarise(task, given)
-  return {m.name: m.scores[0] for m in result.metrics}
+  return {name: m.scores[0] for name, m in result.metrics.items()}
 
 
 @pytest.mark.parametrize(

@@ -189,13 +189,14 @@ def test_registered_features_are_those_of_the_facts(facts, described):
     known = facts.get(task.source.name)
     if known is None or not known["feature_spec"]:
       # Of the paper's list and not in the released code.
-      assert task.name in ("para_crawl_ende", "para_crawl_enfr", "xsum")
+      assert task.name in ("para_crawl_ende", "para_crawl_enfr")
       continue
     folder = described / task.source.name / task.source.version
     features = tfds.builder_from_directory(folder).info.features
     assert spelled(features) == json.loads(known["feature_spec"])
     assert task.source.version in known["version_available"].split(", ")
-    splits = schemas.split_names(task.source.name)
-    assert set(splits) <= set(known["splits"].split()), task.name
+    if task.name != "xsum":  # its files are fetched by hand
+      splits = schemas.split_names(task.source.name)
+      assert set(splits) <= set(known["splits"].split()), task.name
     checked += 1
-  assert checked >= 71
+  assert checked == 72
