@@ -43,8 +43,8 @@ def free_port():
     return s.getsockname()[1]
 
 
-def start(folder, count, cache, **changes):
-  """The run as so many processes, one CPU device each."""
+def start(folder, count, cache, devices=1, **changes):
+  """The run as so many processes, so many CPU devices each."""
   port, started = free_port(), []
   for index in range(count):
     env = {
@@ -57,8 +57,8 @@ def start(folder, count, cache, **changes):
         processes.INDEX: str(index),
       }),
     }  # fmt: skip
-    for name in ("TFDS_DATA_DIR", "XLA_FLAGS"):
-      env.pop(name, None)
+    env.pop("TFDS_DATA_DIR", None)
+    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     started.append(
       subprocess.Popen(
         command(folder, **changes), cwd=ROOT, env=env,
@@ -117,6 +117,25 @@ def test_processes_train_as_one_does_and_save_one_checkpoint(
 
 
 @pytest.mark.slow
+def test_the_job_with_its_evaluation_runs_on_eight_devices(alone, tmp_path):
+  one, cache = alone
+  folder = tmp_path / "run"
+  finish(
+    start(
+      folder,
+      1,
+      cache,
+      devices=8,
+      MESH={"data": 2, "fsdp": 2, "tensor": 2},
+      EVAL_MIXTURE_OR_TASK_NAME="flan_wnli",
+      EVAL_EXAMPLES=2,
+    )
+  )
+  np.testing.assert_allclose(curve(folder), curve(one), rtol=1e-5)
+  assert (folder / "report.html").exists()
+
+
+@pytest.mark.slow
 def test_a_run_of_two_goes_on_as_one(alone, tmp_path):
   one, cache = alone
   folder = tmp_path / "run"
@@ -144,7 +163,8 @@ def test_one_that_dies_ends_the_others_and_is_named(alone, tmp_path):
       one.kill()
   assert time.monotonic() - killed < processes.DEAD_SECONDS + 60
   assert both[0].returncode != 0
-  assert "task:1" in output or "process 1" in output, output[-3000:]
+  # JAX calls a process a task.
+  assert "Task 1 heartbeat timeout" in output, output[-3000:]
 
 
 @pytest.mark.slow
