@@ -69,6 +69,7 @@ def adapter() -> type:
     add_bos_token: whether BOS stands before a context; None: where the
       tokenizer puts it. False is what `hf` does for tokenizers without.
     model, vocabulary: None: what comes with the checkpoint.
+    device: is not read, since JAX chooses it (JAX_PLATFORMS).
 
   Raises:
     UserError: lm_eval is not installed.
@@ -98,15 +99,13 @@ def adapter() -> type:
       device: str | None = None,
     ):
       super().__init__()
-      for name, value in (
-        ("max_batch_size", max_batch_size),
-        ("device", device),
-      ):
-        if value is not None:
-          raise UserError(
-            f"{name} = {value!r} has no effect on the model {NAME}: JAX"
-            " chooses the device (JAX_PLATFORMS), and batch_size is a number."
-          )
+      # The harness's command passes a device whether asked to or not.
+      del device
+      if max_batch_size is not None:
+        raise UserError(
+          f"max_batch_size = {max_batch_size!r} has no effect on the model"
+          f" {NAME}: batch_size is a number here. Leave it out."
+        )
       self.max_length = _whole("max_length", max_length)
       self.max_gen_toks = _whole("max_gen_toks", max_gen_toks)
       self.batch_size = _whole("batch_size", batch_size)

@@ -260,7 +260,7 @@ def test_an_empty_context_and_equal_requests(export):
   [
     ({"batch_size": "auto"}, "batch_size is 'auto'"),
     ({"max_length": 0}, "max_length is 0"),
-    ({"device": "cuda:0"}, "device = 'cuda:0' has no effect"),
+    ({"max_batch_size": 8}, "max_batch_size = 8 has no effect"),
     ({"path": "nothing"}, "does not exist"),
   ],
 )
