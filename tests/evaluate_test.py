@@ -199,6 +199,7 @@ def test_generated_answers_are_kept_and_not_made_again(
   assert asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder_decoder", "decoder_only"])
 def test_ten_datasets_compile_a_program_for_each_shape(
   vocabulary, kind, sample_data
