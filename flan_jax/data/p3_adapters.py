@@ -39,11 +39,13 @@ def ai2_arc(row: Row) -> list[dict[str, Any]]:
 'choices': {'text': ['a', 'b'], 'label': ['A', 'B']}}]
   """
   choices = row["choices"]
-  return [{
-    **row,
-    "answerKey": LETTERS[row["answerKey"]] if row["answerKey"] >= 0 else "",
-    "choices": {**choices, "label": [LETTERS[n] for n in choices["label"]]},
-  }]
+  return [
+    {
+      **row,
+      "answerKey": LETTERS[row["answerKey"]] if row["answerKey"] >= 0 else "",
+      "choices": {**choices, "label": [LETTERS[n] for n in choices["label"]]},
+    }
+  ]
 
 
 def anli(row: Row) -> list[dict[str, Any]]:
@@ -81,14 +83,16 @@ def openbookqa(row: Row) -> list[dict[str, Any]]:
   """
   question = row["question"]
   letters = [c for c in LETTERS if f"choice_{c}" in question]
-  return [{
-    "question_stem": question["stem"],
-    "choices": {
-      "text": [question[f"choice_{c}"] for c in letters],
-      "label": letters,
-    },
-    "answerKey": LETTERS[row["answerKey"]] if row["answerKey"] >= 0 else "",
-  }]
+  return [
+    {
+      "question_stem": question["stem"],
+      "choices": {
+        "text": [question[f"choice_{c}"] for c in letters],
+        "label": letters,
+      },
+      "answerKey": LETTERS[row["answerKey"]] if row["answerKey"] >= 0 else "",
+    }
+  ]
 
 
 def race(row: Row) -> list[dict[str, Any]]:
@@ -116,11 +120,13 @@ def story_cloze(row: Row) -> list[dict[str, Any]]:
   """
   parts = re.split(r"(?<=[.!?])\s+", row["context"].strip(), maxsplit=3)
   parts += [""] * (4 - len(parts))
-  return [{
-    **{f"input_sentence_{n}": text for n, text in enumerate(parts, 1)},
-    **{f"sentence_quiz{n}": text for n, text in enumerate(row["endings"], 1)},
-    "answer_right_ending": row["label"],
-  }]
+  return [
+    {
+      **{f"input_sentence_{n}": text for n, text in enumerate(parts, 1)},
+      **{f"sentence_quiz{n}": text for n, text in enumerate(row["endings"], 1)},
+      "answer_right_ending": row["label"],
+    }
+  ]
 
 
 def winogrande(row: Row) -> list[dict[str, Any]]:

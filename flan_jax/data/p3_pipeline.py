@@ -22,7 +22,6 @@ from flan_jax.data.p3_jinja import RowError
 from flan_jax.data.trimming import encode_batch
 from flan_jax.errors import UserError
 
-
 # Rows of one call of a program. A mixture renders this many of each of its
 # hundreds of prompts before its first example.
 BATCH = 64
@@ -173,9 +172,7 @@ def _inputs(vocabulary, text_B, wrapper, length: int | None):
     if wrapper.suffix:
       size = tf.size(text_B, tf.int64)
       tail_BS = _tokens(vocabulary, tf.fill([size], wrapper.suffix))
-      room = limit - tf.reduce_max(
-        tf.concat([tail_BS.row_lengths(), [0]], 0)
-      )
+      room = limit - tf.reduce_max(tf.concat([tail_BS.row_lengths(), [0]], 0))
       cut_BS = _tokens(vocabulary, start_B)[:, : tf.maximum(room, 0)]
       both = tf.concat([whole_BS, tf.concat([cut_BS, tail_BS], 1)], 0)
       long_B = whole_BS.row_lengths() > limit

@@ -109,9 +109,11 @@ def folder(path: str | os.PathLike | None = None) -> pathlib.Path:
     looked = [p / DEFAULT_FOLDER for p in (here, *here.parents)]
     # Finds the package's place; imports nothing of it.
     found = importlib.util.find_spec("promptsource")
-    looked += map(pathlib.Path, found.submodule_search_locations or ()) if (
-      found
-    ) else ()
+    looked += (
+      map(pathlib.Path, found.submodule_search_locations or ())
+      if (found)
+      else ()
+    )
   for base in looked:
     for inner in ("templates", "promptsource/templates", ""):
       if any((base / inner).glob(f"*/{FILE}")):

@@ -178,8 +178,9 @@ def _present(splits: spec.Splits, folder: pathlib.Path) -> spec.Splits:
   there = {f.name.partition(".")[0].partition("-")[0] for f in folder.glob("*")}
   if splits.train not in there:
     return splits
-  gone = {n: None for n in ("validation", "test")
-          if getattr(splits, n) not in there}
+  gone = {
+    n: None for n in ("validation", "test") if getattr(splits, n) not in there
+  }
   return dataclasses.replace(splits, **gone)
 
 

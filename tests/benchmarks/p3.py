@@ -47,15 +47,17 @@ def run() -> list[dict]:
       lambda row, p=prompt, e=env: reference.apply(p, row, e), rows[:PEER_ROWS]
     )
     a, b = statistics.median(own), statistics.median(peer)
-    out.append({
-      "job": f"{p3_prompts.dataset_name(dataset, subset)}: {name}",
-      "ours": a,
-      "peer": b,
-      "unit": "rows/s of CPU",
-      "ratio": a / b,
-      "runs": RUNS,
-      "note": "peer: parsed and compiled at every call",
-    })
+    out.append(
+      {
+        "job": f"{p3_prompts.dataset_name(dataset, subset)}: {name}",
+        "ours": a,
+        "peer": b,
+        "unit": "rows/s of CPU",
+        "ratio": a / b,
+        "runs": RUNS,
+        "note": "peer: parsed and compiled at every call",
+      }
+    )
   return out
 
 

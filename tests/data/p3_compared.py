@@ -103,7 +103,9 @@ def _python(row):
 
 def _line(prompts, number, wanted, rows) -> Line:
   program, prompt = prompts.compiled(number), prompts.templates[number]
-  seeds = range(SEEDS if re.search(r"choice\b(?!s)|random", prompt.jinja) else 1)
+  seeds = range(
+    SEEDS if re.search(r"choice\b(?!s)|random", prompt.jinja) else 1
+  )
   made = {_texts(program, row, seed) for row in rows for seed in seeds}
   spaced = {_unspaced(m) for m in made if m}
   asked = {m[0] for m in made if m}

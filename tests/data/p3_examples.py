@@ -356,8 +356,10 @@ def _made(kind, draw, depth=0):
   if kind is None or kind.kind in (None, "text"):
     if kind is not None and kind.says and draw.random() < 0.8:
       return draw.choice(kind.says)
-    return " ".join(draw.choices(WORDS, k=4)) if depth else (
-      " ".join(draw.choices(WORDS, k=draw.choice((3, 9, 500))))
+    return (
+      " ".join(draw.choices(WORDS, k=4))
+      if depth
+      else (" ".join(draw.choices(WORDS, k=draw.choice((3, 9, 500)))))
     )
   if kind.kind == "number":
     return max(kind.least, draw.choice((0, 1, 1, 2)))

@@ -126,7 +126,11 @@ def test_what_is_not_defined_is_an_error(text, row, said):
     ("{{a}} ||| {{answer_choices[b]}}", {"a": "x", "b": -1}, "label is -1"),
     ("{{a}} ||| {{['p', 'q'][b]}}", {"a": "x", "b": -1}, "label is -1"),
     ("{{a}} ||| {{answer_choices[b]}}", {"a": "x", "b": 2}, "no item 2"),
-    ("{{a}} ||| {{answer_choices[{0: 1}[b]]}}", {"a": "x", "b": 9}, "no item 9"),
+    (
+      "{{a}} ||| {{answer_choices[{0: 1}[b]]}}",
+      {"a": "x", "b": 9},
+      "no item 9",
+    ),
     ("{{a}} ||| {{ {'p': 1}[b] }}", {"a": "x", "b": "q"}, "no item 'q'"),
     ("{{a[0]}} ||| x", {"a": []}, "without item 0"),
     ("{{a | choice}} ||| x", {"a": []}, "empty list"),
@@ -196,7 +200,9 @@ def test_refused_by_name_when_run(text, said):
 
 
 def test_rendered():
-  program = p3_render.compiled(prompt("{{a}} ||| {{answer_choices[b]}}", "n|||y"))
+  program = p3_render.compiled(
+    prompt("{{a}} ||| {{answer_choices[b]}}", "n|||y")
+  )
   assert program.fixed_choices == ("n", "y")
   got = program.render({"a": "p", "b": 1})
   assert got == p3_render.Rendered("p", "y", ("n", "y"), 1)

@@ -36,7 +36,9 @@ ASK = Prompt(
 SOME = Prompt(
   "mine", None, "some", "{% if label %}{{text}} ||| {{label}}{% endif %}"
 )
-NEVER = Prompt("mine", None, "zz", "{% if label > 5 %}{{text}} ||| x{% endif %}")
+NEVER = Prompt(
+  "mine", None, "zz", "{% if label > 5 %}{{text}} ||| x{% endif %}"
+)
 ROWS = [{"text": f"Row {n} is long enough.", "label": n % 2} for n in range(6)]
 
 
