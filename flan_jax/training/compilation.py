@@ -28,6 +28,13 @@ MIN_COMPILE_SECONDS = 0.3
 # Of all entries; the oldest go first.
 MAX_BYTES = 4 * 2**30
 _DAY = 86_400.0
+_OPTIONS = (
+  "jax_compilation_cache_dir",
+  "jax_persistent_cache_min_compile_time_secs",
+  # XLA's own caches lie in the folder too, whose name would be part of the key
+  # of every program.
+  "jax_persistent_cache_enable_xla_caches",
+)
 
 
 def folder(option: str | None) -> pathlib.Path | None:
@@ -75,11 +82,10 @@ class Compilations:
       # A full disk or a read-only home: then this run compiles for itself.
       return
     self.directory, self._own = shared, own
-    self._kept_seconds = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(own))
-    jax.config.update(
-      "jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS
-    )
+    self._before = {name: getattr(jax.config, name) for name in _OPTIONS}
+    values = (str(own), MIN_COMPILE_SECONDS, "none")
+    for name, value in zip(_OPTIONS, values, strict=True):
+      jax.config.update(name, value)
     # JAX looks at the setting once, at its first compilation.
     compilation_cache.reset_cache()
 
@@ -102,10 +108,8 @@ class Compilations:
     if self._own is None:
       return
     self.publish()
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update(
-      "jax_persistent_cache_min_compile_time_secs", self._kept_seconds
-    )
+    for name, value in self._before.items():
+      jax.config.update(name, value)
     compilation_cache.reset_cache()
     shutil.rmtree(self._own, ignore_errors=True)
     self._own = None

@@ -32,7 +32,7 @@ PERIOD = 3
 SMALL = {
   "MIXTURE_OR_TASK_NAME": "flan_sst2",
   "EVAL_MIXTURE_OR_TASK_NAME": None,
-  "TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 32},
+  "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 64},
   "BATCH_SIZE": 2,
   "CHECKPOINT_PERIOD": PERIOD,
   "LOG_PERIOD": 2,
@@ -127,7 +127,7 @@ class Chaos:
       )
     process.join(PATIENCE_SECONDS)
     if not killed:
-      assert process.exitcode == 0, f"a start ended with {process.exitcode}"
+      assert process.exitcode == 0, self._said(process)
       return False
     # It may have ended by itself while the signal was under way.
     if process.exitcode == 0:
@@ -142,10 +142,7 @@ class Chaos:
     process = self._start()
     self._note_resumed(process)
     process.join(PATIENCE_SECONDS)
-    assert process.exitcode == 0, (
-      f"the last start ended with {process.exitcode}:\n"
-      + self.folder.with_suffix(".log").read_text()[-3000:]
-    )
+    assert process.exitcode == 0, self._said(process)
 
   def newest(self) -> int:
     """The newest checkpoint with a manifest, 0 if there is none."""
@@ -159,6 +156,10 @@ class Chaos:
 
     rows = writers.read(self.folder / "metrics.jsonl")
     return rows[-1]["step"] if rows else 0
+
+  def _said(self, process) -> str:
+    log = self.folder.with_suffix(".log").read_text()
+    return f"a start ended with {process.exitcode}:\n{log[-3000:]}"
 
   def _start(self):
     process = self._context.Process(
