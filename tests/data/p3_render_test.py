@@ -1,13 +1,20 @@
 """A prompt gives the text that PromptSource gives, and no more than that."""
 
 import copy
+import doctest
 import random
 
 import jinja2
 import numpy as np
 import pytest
 
-from flan_jax.data import p3_jinja, p3_prompts, p3_render
+from flan_jax.data import (
+  p3_adapters,
+  p3_datasets,
+  p3_jinja,
+  p3_prompts,
+  p3_render,
+)
 from flan_jax.data.p3_jinja import PromptError, RowError
 from flan_jax.data.p3_prompts import Prompt
 from tests.data import p3_examples
@@ -252,6 +259,15 @@ def test_every_prompt_of_the_release(promptsource):
   assert not unlike
   assert without == []
   assert compared == 2085
+
+
+@pytest.mark.parametrize(
+  "module", [p3_adapters, p3_datasets, p3_prompts, p3_render]
+)
+def test_examples_in_docstrings(module):
+  result = doctest.testmod(module)
+  assert result.attempted > 0
+  assert result.failed == 0
 
 
 def test_limits_are_above_what_the_release_needs():
