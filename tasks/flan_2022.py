@@ -100,7 +100,7 @@ SUB_MIXTURES: tuple[SubMixture, ...] = (
 
 # Evaluated in the paper with all of it trained on ("held-in"): four datasets
 # of question answering, four of inference. Those held out there, MMLU and
-# BIG-Bench Hard, are not in this project.
+# BIG-Bench Hard, are not tasks; gin/eval_flan_2022.gin evaluates on them.
 HELD_IN: tuple[str, ...] = (
   "arc_challenge",
   "arc_easy",

@@ -23,7 +23,7 @@ TASK = Task(
     ("Multiple choice in algebra. Give the derivation as well.\n{question}", "{rationale}\nThe right option is {target}."),
     ("{question}\n\nNobody gets the point for a letter alone, so show how you found it.", "{rationale}\nSo the answer is {target}."),
     ("How would you solve this, and which letter do you end up with?\n\n{question}", "{rationale}\nI end up with {target}."),
-    ("Set up what is known, calculate, compare with the options.\n\n{question}", "{rationale}\nTherefore {target} is right."),
+    ("Set up what is known, calculate, compare with the options.\n\n{question}", "{rationale}\nSo the right option has to be {target}."),
     ("A tutor explains the next exercise to a class and then names the correct choice.\n\n{question}\n\nTutor:", "{rationale}\nSo the correct choice is {target}."),
     ("Q: {question}\nReason before you answer.", "{rationale}\nFinal answer: {target}"),
   ),

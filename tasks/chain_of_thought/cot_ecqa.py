@@ -34,7 +34,7 @@ TASK = Task(
     ("A visitor from another planet wants to know the answer and why people find it obvious.\n\n{question}", "{rationale} That is why the answer is {target}."),
     ("Several of the options may seem possible. Think about what each would mean, and settle on one.\n\n{question}", "{rationale} This speaks for {target}."),
     ("Weigh the options aloud.\n{question}", "{rationale} So it comes down to {target}."),
-    ("{question} And why?", "{rationale} The answer is {target}."),
+    ("{question}\n\nAnd why?", "{rationale} The answer is {target}."),
     ("In a game, players get a card with a question and must defend their answer. This is the card:\n\n{question}\n\nWhat does a good player say?", "{rationale} So my answer is {target}."),
     ("Think, then pick.\n\n{question}", "{rationale}\nPick: {target}"),
     ("Tell me what makes one of these right.\n\n{question}", "{rationale} Hence it is {target}."),

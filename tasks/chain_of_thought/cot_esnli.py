@@ -34,7 +34,7 @@ TASK = Task(
     ("Someone sees a picture and describes it; someone else makes a claim about it. Judge the claim, and say what the judgement rests on.\n\n{question}", "{rationale} So the judgement is: {target}."),
     ("Read closely and reason in a sentence or two.\n\n{question}", "{rationale} Hence {target}."),
     ("What in the wording decides this?\n\n{question}", "{rationale} This decides it: {target}."),
-    ("{question} Argue first.", "{rationale} In short, {target}."),
+    ("{question}\n\nArgue first.", "{rationale} In short, {target}."),
     ("I would like to check my reading of these lines. Here they are, with the question I was asked.\n\n{question}\n\nHow would you answer, and for what reason?", "{rationale} I would answer: {target}."),
     ("For each pair of sentences annotators wrote one line of explanation and then their label.\n\n{question}\n\nThe annotators wrote:", "{rationale} Label: {target}"),
     ("Justify, then conclude.\n\n{question}", "{rationale}\nConclusion: {target}"),

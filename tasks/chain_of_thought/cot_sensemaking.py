@@ -37,7 +37,7 @@ TASK = Task(
     ("My little daughter laughed at one of these. Can you tell me which, and what is so funny?\n\n{question}", "{rationale} So she laughed at {target}."),
     ("Reason first.\n\n{question}", "{rationale}\nSentence: {target}"),
     ("For a test of common sense, write a line that explains the fault, followed by the faulty sentence's name.\n\n{question}", "{rationale} The faulty one is {target}."),
-    ("{question} How do you know?", "{rationale} This is how I know that it is {target}."),
+    ("{question}\n\nHow do you know?", "{rationale} This is how I know that it is {target}."),
   ),
   inversions=INVERSIONS,
   metrics=("rouge",),
