@@ -39,6 +39,23 @@ class Dots:
   chance: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A value with its 95 % interval: one bar of `bars`.
+
+  Attributes:
+    label: left of the bar.
+    value: where the bar ends and the dot stands.
+    interval: None where there is none.
+    colour: a CSS colour.
+  """
+
+  label: str
+  value: float
+  interval: tuple[float, float] | None = None
+  colour: str = "var(--after)"
+
+
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
   """Round numbers that cover [low, high], about `count` of them.
 
@@ -203,6 +220,65 @@ def dots(title: str, rows: Sequence[Dots]) -> str:
   if any(r.chance is not None for r in rows):
     legend.append(("dashed: chance", "var(--muted)"))
   out.append(_legend(legend, width - right))
+  return "".join(out) + "</svg>"
+
+
+def bars(
+  title: str,
+  rows: Sequence[Interval],
+  *,
+  unit: str = "%",
+  whole: bool = True,
+) -> str:
+  """A bar from 0 for every value, with its interval as a whisker.
+
+  Args:
+    title: above the plot.
+    rows: from top to bottom; values that are not finite are left out.
+    unit: after the title, in a lighter tone.
+    whole: whether the axis is 0 to 100 at least; else it fits the values.
+  """
+  rows = [r for r in rows if math.isfinite(r.value)]
+  if not rows:
+    return ""
+  step, left, right, top, bottom, width = 26, 250, 16, 34, 30, 1000
+  height = top + step * len(rows) + bottom
+  ends = [x for r in rows for x in (r.value, *(r.interval or ()))]
+  ends += [0.0, 100.0] if whole else [0.0]
+  marks = ticks(min(ends), max(ends), 6)
+  low, high = marks[0], marks[-1]
+
+  def at(value):
+    return left + (value - low) / (high - low) * (width - left - right)
+
+  out = [_open(title, width, height), _title(title, unit)]
+  for mark in marks:
+    out.append(_rule(at(mark), top, at(mark), height - bottom))
+    out.append(_text(at(mark), height - 10, number(mark), "middle", "muted"))
+  for i, row in enumerate(rows):
+    middle = top + step * (i + 0.5)
+    tip = f"{row.label}: {row.value:.1f}"
+    if row.interval is not None:
+      tip += f" ({row.interval[0]:.1f} to {row.interval[1]:.1f})"
+    x, x0 = sorted((at(row.value), at(0.0)))
+    out.append(_text(left - 14, middle + 4, row.label, "end", "ink"))
+    out.append(
+      f"<rect x='{x:.1f}' y='{middle - 7:.1f}' width='{x0 - x:.1f}'"
+      f" height='14' rx='2' style='fill:{row.colour}' fill-opacity='0.3'>"
+      f"<title>{html.escape(tip)}</title></rect>"
+    )
+    if row.interval is not None:
+      a, b = map(at, row.interval)
+      out.append(
+        f"<line x1='{a:.1f}' x2='{b:.1f}' y1='{middle:.1f}' y2='{middle:.1f}'"
+        f" style='stroke:{row.colour}' stroke-width='1.75'/>"
+      )
+    out.append(_dot(at(row.value), middle, row.colour, True, tip, 4))
+  zero = at(0.0)
+  out.append(
+    f"<line x1='{zero:.1f}' x2='{zero:.1f}' y1='{top}' y2='{height - bottom}'"
+    " style='stroke:var(--muted)'/>"
+  )
   return "".join(out) + "</svg>"
 
 

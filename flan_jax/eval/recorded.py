@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flan_jax.data import catalogue
@@ -59,6 +59,30 @@ def read(
     name: _task_answers(path, name, rows, metrics or {}, reported.get(name))
     for name, rows in found.items()
   }
+
+
+def prompts(
+  path: str | os.PathLike,
+  wanted: Collection[tuple[str, int, int]],
+  *,
+  split: str = "test",
+) -> dict[tuple[str, int, int], str]:
+  """What the model read, by (task, template, row).
+
+  Args:
+    path: as of `read`.
+    wanted: which prompts.
+    split: whose.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    path = path / FILE
+  found = {}
+  for _, row in _lines(path):
+    key = row["task"], row["template"], row["index"]
+    if row["split"] == split and key in wanted:
+      found[key] = row.get("inputs_text", "")
+  return found
 
 
 def _lines(path: pathlib.Path):
