@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = {
   "MIXTURE_OR_TASK_NAME": "flan_sst2",
   "EVAL_MIXTURE_OR_TASK_NAME": None,
-  "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 64},
+  "TASK_FEATURE_LENGTHS": {"inputs": 128, "targets": 32},
   "BATCH_SIZE": 4,
   "TRAIN_STEPS": 4,
   "LOG_PERIOD": 1,
