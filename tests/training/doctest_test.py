@@ -7,17 +7,37 @@ import pytest
 from flan_jax.training import (
   adafactor,
   checkpoint,
+  checks,
+  chips,
+  compilation,
+  input,
   loss,
+  nonfinite,
   optimiser,
   schedule,
   state,
   step,
+  survival,
 )
 
 
 @pytest.mark.parametrize(
   "module",
-  [adafactor, checkpoint, loss, optimiser, schedule, state, step],
+  [
+    adafactor,
+    checkpoint,
+    checks,
+    chips,
+    compilation,
+    input,
+    loss,
+    nonfinite,
+    optimiser,
+    schedule,
+    state,
+    step,
+    survival,
+  ],
   ids=lambda module: module.__name__,
 )
 def test_docstring_examples(module):
