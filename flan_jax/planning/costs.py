@@ -112,16 +112,14 @@ def of(module: hlo.Module) -> Costs:
   sums: dict[tuple[str, int], list[float]] = collections.defaultdict(
     lambda: [0, 0.0]
   )
-  # A TPU's compiler puts parts of one collective into several fusions.
-  seen = set()
+  started = _started(module)
   for computation, one, times in hlo.walk(module):
     moved += times * _moved(module, computation, one)
     for inside, part in _with_fused(module, computation, one):
       flops += times * _flops(inside, part)
       found = _collective(inside, part)
-      part_of = (computation.name, found, part.channel)
-      if found is not None and not (part.channel and part_of in seen):
-        seen.add(part_of)
+      elsewhere = started.get(part.channel, inside.name) != inside.name
+      if found is not None and not elsewhere:
         kind, group, size = found
         sums[kind, group][0] += times
         sums[kind, group][1] += times * size
@@ -131,6 +129,24 @@ def of(module: hlo.Module) -> Costs:
   ]
   traffic.sort(key=lambda one: -one.sent)
   return Costs(flops, moved, tuple(traffic))
+
+
+def _started(module) -> dict[str | None, str]:
+  """Channel of a collective -> the computation that begins it.
+
+  The compiler for TPUs writes a collective that goes on beside products into
+  the fusions of these too, also into those of an inner loop.
+  """
+  found = {}
+  for computation in module.computations.values():
+    begins = any(
+      'custom_call_target="AsyncCollectiveStart"' in one.attributes
+      for one in computation.instructions
+    )
+    for one in computation.instructions if begins else ():
+      if one.channel is not None and _collective(computation, one):
+        found[one.channel] = computation.name
+  return found
 
 
 def _with_fused(module, computation, one):
@@ -224,10 +240,13 @@ def _moved(module, computation, one) -> float:
     return 2.0 * _hbm(one.type)
   if one.opcode == "dynamic-update-slice" and len(operands) > 1:
     return 2.0 * _hbm(operands[1])
-  if one.opcode == "copy-start" or one.opcode.removesuffix("-start") in (
-    COLLECTIVES
-  ):
-    # The type of a start repeats its operands.
+  # The type of a start has its operands and handles too.
+  if one.opcode in ("slice-start", "dynamic-slice-start"):
+    part = one.type[1]
+    return part.bytes + _hbm([part])
+  if one.opcode == "copy-start":
+    return sum(map(_hbm, operands)) + _hbm(one.type[:1])
+  if one.opcode.removesuffix("-start") in COLLECTIVES:
     return sum(map(_hbm, operands)) + _hbm(one.type[-1:])
   return _hbm(one.type) + sum(map(_hbm, operands))
 
