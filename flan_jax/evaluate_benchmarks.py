@@ -270,7 +270,7 @@ def _cells(s: normalised.Score) -> tuple:
   def between(pair):
     if pair is None:
       return page_text.DASH
-    return page_text.DASH.join(map(page_text.score, pair))
+    return " to ".join(map(page_text.score, pair))
 
   return (
     s.name,

@@ -162,8 +162,8 @@ def _cells(s: super_ni.CategoryScore) -> tuple:
     s.tasks,
     f"{s.n:,}",
     page_text.score(s.rouge_l),
-    page_text.DASH.join(map(page_text.score, s.rouge_l_interval)),
+    " to ".join(map(page_text.score, s.rouge_l_interval)),
     page_text.score(s.exact_match),
-    page_text.DASH.join(map(page_text.score, s.exact_match_interval)),
+    " to ".join(map(page_text.score, s.exact_match_interval)),
     {"rougeL": "ROUGE-L", "exact_match": "exact match"}[s.preferred],
   )

@@ -187,5 +187,5 @@ def _cell(value: Any) -> str:
   if isinstance(value, int):
     return f"{value:,}"
   if isinstance(value, Sequence):
-    return DASH.join(map(score, value))
+    return " to ".join(map(score, value))
   return score(value)
