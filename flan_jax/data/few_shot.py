@@ -79,9 +79,7 @@ class Exemplars:
   @functools.cached_property
   def solved(self) -> template.Tables:
     """Tables of a prompt with its answer, as an exemplar has them."""
-    return template.tables(
-      self.task, self.templates, self.wrapper, solved=True
-    )
+    return template.tables(self.task, self.templates, self.wrapper, solved=True)
 
   def draw(self, rows, pool, row_template_B, seed):
     """Text of each row's exemplars [B], and how many they are, int32 [B].
@@ -204,4 +202,3 @@ def pools(rows: tf.data.Dataset) -> tf.data.Dataset:
   # Of a split that one pool cannot hold, the rest that fills none is skipped.
   many = rows.skip(2 * POOL).ragged_batch(POOL, drop_remainder=True)
   return few.concatenate(many).repeat()
-

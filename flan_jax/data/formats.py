@@ -189,9 +189,7 @@ def dialog(turns_BC, seed):
     )
 
   row_N = turns_BC.value_rowids()
-  last_N = tf.equal(
-    _positions(turns_BC), tf.gather(size_B, row_N) - 1
-  )
+  last_N = tf.equal(_positions(turns_BC), tf.gather(size_B, row_N) - 1)
   end_N = tf.gather(DIALOG_ENDS, tf.gather(end_B, row_N))
   return _listed(
     turns_BC,

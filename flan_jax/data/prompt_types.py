@@ -208,9 +208,7 @@ def _layouts(shown: spec.Template, wrapper: template.Wrapper):
     return (wrapper,)
   asks = not shown.inputs.endswith((":", "_", "="))
   return tuple(
-    dataclasses.replace(
-      one, eos=wrapper.eos, shot_tokens=wrapper.shot_tokens
-    )
+    dataclasses.replace(one, eos=wrapper.eos, shot_tokens=wrapper.shot_tokens)
     for one in LAYOUTS
     if asks or not one.prefix
   )

@@ -136,9 +136,7 @@ class Submixtures(seqio.Mixture):
 
   def check(self, absent: Mapping[str, str]) -> None:
     """Raises UserError where `absent` sub-mixtures are not allowed to be."""
-    if not absent or (
-      self.missing == "skip" and len(absent) < len(self.parts)
-    ):
+    if not absent or (self.missing == "skip" and len(absent) < len(self.parts)):
       return
     weights = {part.name: part.weight for part in self.parts}
     said = "\n".join(

@@ -249,18 +249,35 @@ def test_mixture_draws_at_its_shares(collected):
   assert about(few, 0.5, total), counts
 
 
-@pytest.mark.slow
 def test_parts_are_drawn_at_their_shares(collected):
-  """The draw itself, with a stream that names each example's part."""
-  resolved = mixtures.resolve("flan_2022_train")
-  names = list(resolved.present)
-  streams = [tf.data.Dataset.from_tensors(i).repeat() for i in range(len(names))]
-  rates = [resolved.mixture.get_rate(t) for t in resolved.mixture.tasks]
-  order = [t.name for t in resolved.mixture.tasks]
+  assert_drawn_at_their_shares(mixtures.resolve("flan_2022_train"))
+
+
+def test_with_every_part_shares_are_the_published_ones(collected):
+  joined = ("t0_flan_2022_train", "super_ni_flan_2022_train")
+  for name in joined:
+    task = made.seqio_task(made.nli(name=name), made.rows(8))
+    seqio.TaskRegistry.add_provider(name, task)
+  try:
+    resolved = mixtures.resolve("flan_2022_train")
+  finally:
+    for name in joined:
+      seqio.TaskRegistry.remove(name)
+  assert {n: p.share for n, p in resolved.parts.items()} == pytest.approx(
+    {"flan": 0.40, "t0": 0.32, "niv2": 0.20, "cot": 0.05, "dialog": 0.03}
+  )
+  assert_drawn_at_their_shares(resolved)
+
+
+def assert_drawn_at_their_shares(resolved):
+  """The draw that seqio makes, of streams that name their task."""
+  tasks = resolved.mixture.tasks
+  streams = [tf.data.Dataset.from_tensors(i).repeat() for i in range(len(tasks))]
+  rates = [resolved.mixture.get_rate(task) for task in tasks]
   mixed = tf.data.Dataset.sample_from_datasets(streams, rates, seed=3)
   total = 5000
   seen = collections.Counter(
-    order[i] for i in mixed.take(total).as_numpy_iterator()
+    tasks[i].name for i in mixed.take(total).as_numpy_iterator()
   )
   for name, part in resolved.parts.items():
     count = sum(seen[t] for t in part.tasks)
