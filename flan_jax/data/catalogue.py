@@ -300,6 +300,7 @@ def fingerprint(task: spec.Task) -> str:
     task.target,
     task.references,
     task.templates,
+    *((task.plain,) if task.plain else ()),
     *filter(None, (task.inversions, task.turns)),
     *(sorted(_code(f).items()) for f in (task.prepare, task.keep) if f),
   ]

@@ -124,8 +124,11 @@ def template(task: spec.Task, number: int) -> spec.Template:
 
 
 def plain_fields(task: spec.Task) -> tuple[str, ...]:
-  """The fields that templates show when they ask for the answer, in the order
-  of `task.inputs`: fields for turned-around templates alone may tell it."""
+  """The task's `plain`, else the fields that templates show when they ask for
+  the answer, in the order of `task.inputs`: fields for turned-around templates
+  alone may tell it."""
+  if task.plain:
+    return task.plain
   shown = {
     field
     for one in task.templates

@@ -43,15 +43,18 @@ def prepare_rows(task: spec.Task):
     return gather(rows, kept_B & complete_B)
 
   def prepare(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    return examine(task, dataset).map(used).unbatch()
+    return examine(task, dataset, used).unbatch()
 
   return prepare
 
 
-def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
+def examine(
+  task: spec.Task, dataset: tf.data.Dataset, then: Callable | None = None
+) -> tf.data.Dataset:
   """Batches of (canonical rows, kept [B], complete [B]) of source rows.
 
-  `kept` is what `task.keep` says, `complete` that no text is missing.
+  `kept` is what `task.keep` says, `complete` that no text is missing. With
+  `then`, what it makes of the three, in the same call of a graph.
   """
   if template.INDEX not in dataset.element_spec:
     dataset = number(dataset)
@@ -76,7 +79,8 @@ def examine(task: spec.Task, dataset: tf.data.Dataset) -> tf.data.Dataset:
       rows = {k: v for k, v in batch.items() if k != spec.TRAINING}
       kept_B = tf.fill(tf.shape(batch[template.INDEX]), True)
     rows, complete_B = template.canonical(task, rows)
-    return rows, kept_B, complete_B
+    examined = rows, kept_B, complete_B
+    return then(*examined) if then else examined
 
   if task.prepare or task.keep:
     dataset = dataset.map(one, num_parallel_calls=tf.data.AUTOTUNE)

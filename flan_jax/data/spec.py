@@ -190,6 +190,8 @@ class Task:
       field `dialog` shows; FLAN 2022 lists them in drawn formats.
     family: tasks of one family (ANLI R1 to R3) count as one dataset in the
       paper and are held out together.
+    plain: fields that make a prompt without any template, where others say
+      the same in another way; default: all that templates show (`forms.py`).
     notes: one line for each deliberate difference from the published form.
   """
 
@@ -211,6 +213,7 @@ class Task:
   inversions: tuple[Template, ...] = ()
   turns: str | None = None
   family: str | None = None
+  plain: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
 
   def __post_init__(self):
@@ -273,6 +276,12 @@ class Task:
     for field in self.inputs:
       if field in (ANSWER, OPTIONS, TARGET) or not field.isidentifier():
         self._fail(f"inputs may not name a field {field!r}.")
+    for field in self.plain:
+      if field not in self.inputs:
+        self._fail(
+          f"plain names {field!r}, which is none of the fields"
+          f" {', '.join(self.inputs)}."
+        )
     if (self.choices is None) == (self.target is None):
       self._fail("give either choices (and label) or target, not both.")
     if self.choices is not None and self.label is None:

@@ -34,6 +34,7 @@ TASK = Task(
     "asked": "asked",
     "opening": "opening",
   },
+  plain=("premise", "question"),
   choices=from_features("choice1", "choice2"),
   label="label",
   prepare=prepare,

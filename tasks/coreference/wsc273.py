@@ -46,6 +46,7 @@ TASK = Task(
     "first": "first",
     "second": "second",
   },
+  plain=("opening",),
   choices=from_features("readings"),
   label="label",
   templates=(

@@ -25,6 +25,7 @@ TASK = Task(
   splits=Splits(validation=last("train", 200), test="validation"),
   prepare=prepare,
   inputs={"concepts": "concept_text", "concept_lines": "concept_lines"},
+  plain=("concepts",),
   target="target",
   references="answers",
   templates=(

@@ -31,6 +31,7 @@ TASK = Task(
   splits=Splits(validation=last("train", 200), test="validation"),
   prepare=prepare,
   inputs={"facts": "facts", "fact_lines": "fact_lines"},
+  plain=("facts",),
   target="target",
   references="answers",
   templates=(

@@ -37,6 +37,7 @@ TASK = Task(
   splits=Splits(validation=last("train", 200), test="validation"),
   prepare=prepare,
   inputs={"attributes": "attributes", "attribute_lines": "attribute_lines"},
+  plain=("attributes",),
   target="target",
   references="answers",
   templates=(

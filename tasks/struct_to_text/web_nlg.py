@@ -23,6 +23,7 @@ TASK = Task(
   splits=Splits(validation=last("train", 200), test="validation"),
   prepare=prepare,
   inputs={"triples": "triples", "triple_lines": "triple_lines"},
+  plain=("triples",),
   target="target",
   references="answers",
   templates=(

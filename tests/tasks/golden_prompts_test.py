@@ -1,6 +1,11 @@
+import itertools
+import re
+
 import pytest
 
-from flan_jax.data import catalogue
+from flan_jax.data import catalogue, forms, preprocessors, sources
+from flan_jax.errors import UserError
+from tests.data import made
 from tests.tasks import golden_prompts
 
 
@@ -27,3 +32,27 @@ def test_no_file_without_a_task():
   assert files == set(golden_prompts.known())
   forms = {p.stem for p in golden_prompts.FORMS.glob("*.txt")}
   assert forms == set(golden_prompts.IN_FORMS)
+
+
+@pytest.mark.parametrize("name", catalogue.load())
+def test_no_field_says_what_another_says(name, sample_data):
+  """Without a template, a list in a line and the same in lines are one."""
+  task = catalogue.get(name)
+  split = task.splits.names[-1]
+  rows = preprocessors.prepare_rows(task)(
+    sources.source(task).get_dataset(split).take(3)
+  )
+  for row in rows.as_numpy_iterator():
+    texts = [
+      " ".join(re.findall(r"\w+", row[field].decode()))
+      for field in forms.plain_fields(task)
+    ]
+    for one, other in itertools.permutations(texts, 2):
+      # A title or a name may well be in a passage.
+      if len(one.split()) > 3:
+        assert one not in other, (one, other)
+
+
+def test_plain_fields_are_fields():
+  with pytest.raises(UserError, match="plain names 'premis', which is none of"):
+    made.nli(plain=("premis",))
