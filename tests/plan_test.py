@@ -81,7 +81,9 @@ ENTRY %main (p: (s32[], bf16[3,8,16], bf16[4,16]), q: f32[32,64]) -> f32[64,64] 
 """
 
 
-@pytest.mark.parametrize("module", [costs, hlo, report, roofline, sizing, topology])
+@pytest.mark.parametrize(
+  "module", [costs, hlo, report, roofline, sizing, topology]
+)
 def test_docstring_examples(module):
   result = doctest.testmod(module)
   assert result.failed == 0
@@ -288,9 +290,7 @@ def test_a_plan_prints_what_it_found(capsys, cost):
     largest=sizing.Largest(64, 80), notes=("one",), seconds=3.0,
   )  # fmt: skip
   assert plan.fits
-  assert not dataclasses.replace(
-    plan, step=sizing.TooLarge(None, "", 0.0)
-  ).fits
+  assert not dataclasses.replace(plan, step=sizing.TooLarge(None, "", 0.0)).fits
   assert math.isclose(plan.chip_hours(0.9), 1000 * 0.9 * 4 / 3600)
   report.show(Display(), plan)
   out = capsys.readouterr().out

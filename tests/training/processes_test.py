@@ -61,8 +61,12 @@ def start(folder, count, cache, devices=1, **changes):
     env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     started.append(
       subprocess.Popen(
-        command(folder, **changes), cwd=ROOT, env=env,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command(folder, **changes),
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
       )
     )
   return started
@@ -184,8 +188,12 @@ def test_processes_of_other_configurations_are_refused(alone, tmp_path):
     words = command(folder, RANDOM_SEED=index)
     started.append(
       subprocess.Popen(
-        words, cwd=ROOT, env=env, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        words,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
       )
     )
   outputs = [one.communicate(timeout=600)[0] for one in started]
