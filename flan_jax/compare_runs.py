@@ -37,7 +37,7 @@ def compare_runs(
     UserError: answers that cannot be read or are not of the same rows; one
       folder given twice. Nothing is written then.
   """
-  if os.path.realpath(run_a) == os.path.realpath(run_b):
+  if recorded.file_of(run_a).resolve() == recorded.file_of(run_b).resolve():
     raise UserError(f"RUN_A and RUN_B are both {run_a!r}; give two runs.")
   a, b = (recorded.read(run, split=split) for run in (run_a, run_b))
   rows = compare.compare(a, b)

@@ -7,6 +7,8 @@
 Flags, as in T5X:
   --gin_file=PATH          a gin file; repeat it to layer files, later ones win
   --gin.NAME=VALUE         a macro or parameter; wins over every file
+  --compare A B            compare two evaluated runs: gin/eval_compare.gin with
+                           RUN_A=A and RUN_B=B
   --gin_search_paths=A,B   more folders to look files and includes up in
   --dry_run                print the resolved configuration and stop
   --plan                   say whether the training job fits the machine of its
@@ -29,7 +31,14 @@ import time
 
 BEGAN = time.time()
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FLAGS = ("--gin_file", "--gin_search_paths", "--dry_run", "--help", "--plan")
+FLAGS = (
+  "--gin_file",
+  "--gin_search_paths",
+  "--compare",
+  "--dry_run",
+  "--help",
+  "--plan",
+)
 
 # What tells a process that it is one of several (training/processes.py).
 SEVERAL = (
@@ -70,6 +79,13 @@ def parse(argv: list[str]) -> dict:
     if not (flag.startswith("--gin.") or flag in FLAGS):
       near = difflib.get_close_matches(flag, [*FLAGS, "--gin.NAME"], 1, 0.0)
       raise UserError(f"unknown flag {word!r}; the nearest is {near[0]}.")
+    if flag == "--compare":
+      runs, rest = rest[:2], rest[2:]
+      if equals or len(runs) < 2 or any(r.startswith("--") for r in runs):
+        raise UserError("--compare takes two runs: --compare A B.")
+      out["files"].append("gin/eval_compare.gin")
+      out["flags"] += zip(("RUN_A", "RUN_B"), runs, strict=True)
+      continue
     if not equals:
       if not rest:
         raise UserError(f"{flag} needs a value: {flag}=VALUE.")

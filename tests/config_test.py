@@ -146,6 +146,9 @@ def test_differences_names_old_and_new():
   [
     (["--gin_fil=x"], "unknown flag '--gin_fil=x'; the nearest is --gin_file"),
     ([], "no --gin_file was given"),
+    (["--compare", "runs/a"], "--compare takes two runs: --compare A B"),
+    (["--compare=runs/a"], "--compare takes two runs: --compare A B"),
+    (["--compare", "runs/a", "--dry_run"], "--compare takes two runs"),
     (["--gin_file=gin/flan_holdout_nl.gin"], "gin/flan_holdout_nli.gin"),
   ],
 )
@@ -166,6 +169,7 @@ REQUIRED = {
     "TRAINED_WITH_TEMPLATES", "TRAINED_WITHOUT", "TRAINED_WITH_NAMES"
   ),
   "eval_bbh.gin": ("INITIAL_CHECKPOINT_PATH", "BBH_DIR"),
+  "eval_compare.gin": ("RUN_A", "RUN_B"),
   "eval_cluster_curve.gin": tuple(f"CLUSTERS_{n}" for n in range(1, 8)),
   "eval_flan.gin": ("INITIAL_CHECKPOINT_PATH",),
   "eval_flan_2022.gin": ("INITIAL_CHECKPOINT_PATH", "MMLU_DIR", "BBH_DIR"),

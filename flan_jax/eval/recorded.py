@@ -17,6 +17,12 @@ FILE, REPORT = "predictions.jsonl", "report.json"
 _KEYS = ("task", "split", "template", "index", "prediction")
 
 
+def file_of(path: str | os.PathLike) -> pathlib.Path:
+  """The file of answers: `path` itself, or in the folder that it is."""
+  path = pathlib.Path(path)
+  return path / FILE if path.is_dir() else path
+
+
 def read(
   path: str | os.PathLike,
   *,
@@ -40,9 +46,7 @@ def read(
     UserError: a file that is not there, or cut off; a line that is no answer;
       a task or metric that is unknown; no answers of `split`.
   """
-  path = pathlib.Path(path)
-  if path.is_dir():
-    path = path / FILE
+  path = file_of(path)
   found: dict[str, list[Answer]] = {}
   splits = set()
   for where, row in _lines(path):
@@ -74,9 +78,7 @@ def prompts(
     wanted: which prompts.
     split: whose.
   """
-  path = pathlib.Path(path)
-  if path.is_dir():
-    path = path / FILE
+  path = file_of(path)
   found = {}
   for _, row in _lines(path):
     key = row["task"], row["template"], row["index"]
