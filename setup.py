@@ -54,6 +54,8 @@ CORE = [
   "rouge-score>=0.1.2,<0.2",
   "sacrebleu>=2.4,<3",
   "editdistance>=0.8,<0.9",
+  # Longest common subsequences of many pairs at once.
+  "rapidfuzz>=3.10,<4",
   # T0's prompts are Jinja programs in YAML files.
   "jinja2>=3.1.6,<4",
   "pyyaml>=6,<7",
