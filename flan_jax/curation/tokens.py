@@ -69,27 +69,38 @@ def resolve(tokenizer: str | Tokenize) -> Tokenize:
   return TOKENIZERS[tokenizer]
 
 
-def check_not_blank(
-  texts: Sequence[str], tokens: Sequence[Sequence[str]]
-) -> None:
-  """Refuses a tokenizer that finds nothing in texts that have letters.
+class Blanks:
+  """Counts texts with letters but no token, and refuses too many.
 
-  A text without tokens is similar to nothing, so no copy of it would be found.
+  Such a text is similar to nothing, so no copy of it would be found.
 
-  >>> check_not_blank(["Name a fruit."], [["name", "a", "fruit"]])
-
-  Raises:
-    UserError: when more than one text in ten has letters and no token.
+  >>> blanks = Blanks()
+  >>> blanks.see(["Name a fruit.", "!"], [["name", "a", "fruit"], []])
+  >>> blanks.seen, blanks.blank
+  (2, 0)
   """
-  blank = [
-    t
-    for t, found in zip(texts, tokens, strict=True)
-    if not found and any(c.isalpha() for c in t)
-  ]
-  if len(blank) > MOST_BLANK * len(texts):
-    raise UserError(
-      f"The tokenizer finds no token in {len(blank)} of {len(texts)} texts, for"
-      f" example {blank[0][:40]!r}: copies of them would not be found. Use"
-      " tokenizer='characters' for Chinese, Japanese or Thai, 'words' for other"
-      " scripts."
-    )
+
+  def __init__(self):
+    self.seen = 0
+    self.blank = 0
+
+  def see(self, texts: Sequence[str], tokens: Sequence[Sequence[str]]) -> None:
+    """Counts these texts too.
+
+    Raises:
+      UserError: when more than one text in ten so far is blank.
+    """
+    blank = [
+      text
+      for text, found in zip(texts, tokens, strict=True)
+      if not found and any(c.isalpha() for c in text)
+    ]
+    self.seen += len(texts)
+    self.blank += len(blank)
+    if blank and self.blank > MOST_BLANK * self.seen:
+      raise UserError(
+        f"The tokenizer finds no token in {self.blank} of {self.seen} texts,"
+        f" for example {blank[0][:40]!r}: copies of them would not be found."
+        " Use tokenizer='characters' for Chinese, Japanese or Thai, 'words' for"
+        " other scripts."
+      )
