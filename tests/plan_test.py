@@ -128,8 +128,23 @@ def test_a_batch_of_products_is_no_window():
   attributes = (
     ", window={size=8 stride=7 pad=0_0 lhs_dilate=8}, dim_labels=0bf_0io->0bf"
   )
-  kernel = hlo.ArrayType("bf16", (8, 32, 16))
-  assert costs._taps(attributes, kernel) == 32
+  left, right, out = (
+    hlo.ArrayType("bf16", shape)
+    for shape in ((8, 4, 32), (8, 32, 16), (8, 4, 16))
+  )
+  assert costs._products(attributes, left, right, out) == 8 * 4 * 32 * 16
+
+
+def test_an_unrolled_loop_runs_half_as_often():
+  text = PROGRAM.replace(
+    "ROOT %out = (s32[], bf16[3,8,16]{2,1,0}, bf16[4,16]{1,0}) tuple(%i.1,",
+    "%two = s32[] constant(2)\n  %next = s32[] add(%i.1, %two)\n  ROOT %out ="
+    " (s32[], bf16[3,8,16]{2,1,0}, bf16[4,16]{1,0}) tuple(%next,",
+  )
+  module = hlo.parse(text)
+  assert module.trips(module.entry.by_name["loop"]) == 2
+  module = hlo.parse(PROGRAM)
+  assert module.trips(module.entry.by_name["loop"]) == 3
 
 
 @pytest.mark.parametrize(

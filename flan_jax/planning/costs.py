@@ -193,28 +193,62 @@ def _flops(computation, one) -> float:
     found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
     axes = [int(i) for i in found[1].split(",") if i] if found else []
     return 2.0 * out * math.prod(left.shape[i] for i in axes)
-  return 2.0 * out * _taps(one.attributes, right)
+  return 2.0 * _products(one.attributes, left, right, one.type[0])
 
 
-def _taps(attributes, kernel) -> float:
-  """Products that are summed in one number of a convolution's result."""
-  labels = re.search(r"dim_labels=\w+_(\w+)->", attributes)
+def _products(attributes, left, right, out) -> float:
+  """Pairs of numbers that a convolution multiplies.
+
+  The compiler for TPUs writes products of matrices as convolutions, batches of
+  them as windows; places of a window beside the array, or between the numbers
+  of a dilated one, are not computed.
+  """
+  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
   if not labels:
-    return 1.0
+    return float(out.size)
+  lefts, rights, outs = labels.groups()
   window = {
     name: value.split("x")
     for name, value in re.findall(r"(\w+)=([\w\-]+)", _window(attributes))
   }
-  taps = 1.0
-  for label, size in zip(labels[1], kernel.shape, strict=True):
-    if label == "i":
-      taps *= size
-    elif label.isdigit():
-      i = int(label)
-      # A batch of products is written as a window of which one place counts.
-      dilated = int(window.get("lhs_dilate", ["1"] * (i + 1))[i]) > 1
-      taps *= 1 if dilated else size
-  return taps
+  total = 1.0
+  for label, size in zip(rights, right.shape, strict=True):
+    if label in "io":
+      total *= size
+      continue
+    i = int(label)
+    total *= _pairs(
+      left.shape[lefts.index(label)],
+      size,
+      out.shape[outs.index(label)],
+      {name: values[i] for name, values in window.items()},
+    )
+  return total * left.shape[lefts.index("b")]
+
+
+def _pairs(left: int, window: int, out: int, options) -> int:
+  """Places of a window that meet a number, over all results of one axis.
+
+  >>> _pairs(1, 2, 2, {"pad": "1_1"}), _pairs(8, 8, 8, {"stride": "7",
+  ...        "lhs_dilate": "8", "pad": "0_0"})
+  (2, 8)
+  """
+  stride, dilate, spread = (
+    int(options.get(name, "1"))
+    for name in ("stride", "lhs_dilate", "rhs_dilate")
+  )
+  low = int(options.get("pad", "0_0").split("_")[0])
+  end = (left - 1) * dilate
+  count = 0
+  for place in range(window):
+    first = place * spread - low
+    if stride == dilate == 1:
+      count += max(0, min(out, end + 1 - first) - max(0, -first))
+      continue
+    for i in range(out):
+      at = i * stride + first
+      count += 0 <= at <= end and at % dilate == 0
+  return count
 
 
 def _window(attributes) -> str:

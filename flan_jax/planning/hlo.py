@@ -154,14 +154,39 @@ class Module:
     if loop.trip_count is not None:
       return loop.trip_count
     for name in loop.called.get("condition", ()):
-      constants = [
+      condition = self.computations[name]
+      limits = [
         int(one.arguments)
-        for one in self.computations[name].instructions
+        for one in condition.instructions
         if one.opcode == "constant" and one.arguments.isdigit()
       ]
-      if len(constants) == 1:
-        return constants[0]
+      counters = [
+        _index(one)
+        for one in condition.instructions
+        if one.opcode == "get-tuple-element"
+      ]
+      if len(limits) == 1 and len(counters) == 1:
+        (body,) = (self.computations[x] for x in loop.called["body"])
+        return math.ceil(limits[0] / _step(body, counters[0]))
     return 1
+
+
+def _step(body: Computation, counter: int) -> int:
+  """What a loop's body adds to its counter: 2 where it is unrolled once."""
+  known, step = body.by_name, 0
+  one = known.get(body.root.operands[counter])
+  while one is not None and one.opcode in ("add", "copy", "bitcast"):
+    parts = [known[name] for name in one.operands if name in known]
+    constants = [x for x in parts if x.opcode == "constant"]
+    step += sum(int(x.arguments) for x in constants)
+    rest = [x for x in parts if x.opcode != "constant"]
+    one = rest[0] if len(rest) == 1 else None
+  return max(1, step)
+
+
+def _index(one: Instruction) -> int:
+  """Which part of a tuple an instruction takes."""
+  return int(re.search(r"index=(\d+)", one.attributes)[1])
 
 
 def parse(text: str) -> Module:
