@@ -11,12 +11,11 @@ released with it.
 """
 
 import dataclasses
-import json
 import pathlib
-import string
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
+from flan_jax.data import super_ni_files, super_ni_prompts
+from flan_jax.data.super_ni_files import TRACKS
 from flan_jax.errors import UserError, check_known
 from flan_jax.eval import bootstrap, text_metrics
 from flan_jax.eval import metrics as metrics_lib
@@ -24,7 +23,6 @@ from flan_jax.eval.compare import TaskAnswers
 from flan_jax.eval.metric import Metric
 from flan_jax.eval.prompted import PromptedTask, Question
 
-TRACKS = ("default", "xlingual")
 INSTANCES = 100
 POSITIVES = 2
 # The value that the paper looks at where a category is one of few answers;
@@ -38,11 +36,6 @@ EXACT_MATCH = (
   "Word Analogy",
 )
 ALL = "all"
-# One task has two names.
-_ZEST, _ATOMIC = (
-  f"task121_{source}_question_rewriting" for source in ("zest", "atomic")
-)
-_RENAMED = {_ZEST: _ATOMIC, _ATOMIC: _ZEST}
 
 
 def load(
@@ -74,19 +67,10 @@ def load(
       " write 0 or more, and 1 or more."
     )
   folder = pathlib.Path(folder)
-  listed = folder / "splits" / track / "test_tasks.txt"
-  try:
-    names = listed.read_text(encoding="utf-8").split()
-  except OSError as e:
-    raise UserError(
-      f"{folder} is no checkout of natural-instructions: {listed} cannot be"
-      f" read: {e.strerror}."
-    ) from None
-  if not names:
-    raise UserError(f"{listed} names no task.")
+  names = super_ni_files.Checkout(folder, track).listed("test")
   out = {}
   for name in names:
-    value = _read(folder / "tasks", name)
+    value = super_ni_files.read(folder / "tasks", name)
     task = PromptedTask(
       name=name,
       paper_name=name,
@@ -95,9 +79,9 @@ def load(
       kind="generation",
       metrics=("super_ni" if track == "default" else "super_ni_characters",),
     )
-    heading = f"Definition: {ended(value['Definition'])}\n\n"
+    heading = super_ni_prompts.heading(value["Definition"])
     solved = tuple(
-      _positive(number, example)
+      super_ni_prompts.example("Positive", number, example)
       for number, example in enumerate(
         value["Positive Examples"][:positives], 1
       )
@@ -106,10 +90,7 @@ def load(
       Question(
         heading=heading,
         exemplars=solved,
-        query=(
-          "Now complete the following example -\nInput:"
-          f" {ended(one['input'])}\nOutput: "
-        ),
+        query=super_ni_prompts.query(one["input"]),
         choices=(),
         label=-1,
         references=tuple(one["output"]),
@@ -117,56 +98,6 @@ def load(
       for one in value["Instances"][:instances]
     ]
   return out
-
-
-def ended(text: str) -> str:
-  """The text with a full stop where it ends without punctuation.
-
-  >>> ended(" Is it so? "), ended("so"), ended("")
-  ('Is it so?', 'so.', '.')
-  """
-  text = text.strip()
-  return text if text and text[-1] in string.punctuation else f"{text}."
-
-
-def _positive(number: int, example: Mapping[str, Any]) -> str:
-  return (
-    f" Positive Example {number} -\nInput: {ended(example['input'])}\n"
-    f" Output: {ended(_text(example['output']))}\n\n"
-  )
-
-
-def _text(output: str | Sequence[str]) -> str:
-  return output if isinstance(output, str) else output[0]
-
-
-def _read(folder: pathlib.Path, name: str) -> dict[str, Any]:
-  """One task file, with what older files write otherwise made alike."""
-  paths = [folder / f"{n}.json" for n in (name, _RENAMED.get(name, name))]
-  path = next((p for p in paths if p.is_file()), paths[0])
-  try:
-    value = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as e:
-    reason = getattr(e, "strerror", None) or e
-    raise UserError(f"{path} cannot be read: {reason}.") from None
-  needed = ("Definition", "Categories", "Positive Examples", "Instances")
-  lacks = [k for k in needed if not isinstance(value, dict) or not value.get(k)]
-  if lacks:
-    raise UserError(f"{path}: there is no {', '.join(lacks)}, or it is empty.")
-  definition = value["Definition"]
-  if not isinstance(definition, str):
-    definition = definition[0]
-  instances = []
-  for number, one in enumerate(value["Instances"]):
-    output = one.get("output") if isinstance(one, dict) else None
-    outputs = [output] if isinstance(output, str) else output
-    if not outputs or not isinstance(one.get("input"), str):
-      raise UserError(
-        f"{path}, instance {number}: an input and at least one output are"
-        f" needed, not {one!r}."
-      )
-    instances.append({"input": one["input"], "output": outputs})
-  return {**value, "Definition": definition, "Instances": instances}
 
 
 # ------------------------------------------------------------------- scores
