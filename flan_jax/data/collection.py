@@ -56,7 +56,12 @@ class CollectionTask(abc.ABC):
     `forms.PLAIN` are all that can be."""
 
   @abc.abstractmethod
-  def count(self, task: seqio.Task, split: str) -> tuple[int, int, int, int]:
+  def count(
+    self,
+    task: seqio.Task,
+    split: str,
+    lengths: Mapping[str, int] | None = None,
+  ) -> tuple[int, int, int, int]:
     """Rows read, not kept, incomplete and too long (`counts.Counts`) of
     one of its seqio tasks."""
 

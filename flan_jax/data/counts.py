@@ -63,7 +63,7 @@ def count(
     if ours is None or not isinstance(task.source, sources.Source):
       continue
     if isinstance(ours, collection.CollectionTask):
-      out[task.name] = Counts(*ours.count(task, split))
+      out[task.name] = Counts(*ours.count(task, split, lengths))
       continue
     rows = task.source.get_dataset(split)
     encoder = trimming.encoder(task.output_features, lengths)

@@ -69,10 +69,15 @@ def _task(name: str) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-  if a.name == b.name or (a.family is not None and a.family == b.family):
+  if _names(a) & _names(b) or (a.family is not None and a.family == b.family):
     return True
   # Tasks of a collection say no source.
   mine, other = getattr(a, "source", None), getattr(b, "source", None)
   if isinstance(mine, spec.Tfds) and isinstance(other, spec.Tfds):
     return mine.name == other.name
   return mine is not None and mine == other
+
+
+def _names(task: Any) -> set[str]:
+  """The task's, and of several that are read as one, theirs."""
+  return {task.name, *getattr(task, "members", ())}
