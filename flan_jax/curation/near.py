@@ -99,9 +99,7 @@ def _codes(encoded: Encoded) -> UInt[np.ndarray, " T"]:
   return np.array(encoded, np.uint64)
 
 
-def most_common(
-  queries: Texts, texts: Texts
-) -> Int[np.ndarray, "Q N"]:
+def most_common(queries: Texts, texts: Texts) -> Int[np.ndarray, "Q N"]:
   """At least as many as the tokens that a query and a text can share.
 
   >>> a = describe(["aab", "abc"])
@@ -128,9 +126,7 @@ class Found:
   common: Int[np.ndarray, " P"]
 
 
-def find(
-  queries: Texts, texts: Texts, limit: Limit, workers: int = 1
-) -> Found:
+def find(queries: Texts, texts: Texts, limit: Limit, workers: int = 1) -> Found:
   """Every pair of a query and a text that is near, ordered by query and text.
 
   >>> a = describe(["abcd", "xbcd", "q"])
@@ -185,9 +181,7 @@ def _find_long(queries: Texts, texts: Texts, limit: Limit, workers: int):
   shortest = np.minimum(queries.lengths.max(), texts.lengths)
   rows = np.flatnonzero(table[:, n_row].min(0) <= shortest)
   near = texts.take(rows)
-  q, t = np.nonzero(
-    most_common(queries, near) >= table[:, n_row[rows]][m_row]
-  )
+  q, t = np.nonzero(most_common(queries, near) >= table[:, n_row[rows]][m_row])
   common = rouge_l.common_pairs(
     [queries.encoded[i] for i in q], [near.encoded[i] for i in t], workers
   )
