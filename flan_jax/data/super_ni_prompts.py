@@ -71,7 +71,8 @@ def encoding(text: str, name: str = "SUPER_NI_ENCODING") -> Encoding:
       raise UserError(
         f"{name} is {text!r}: {piece!r} is none of def, pos1 to"
         f" pos{MOST_EXAMPLES}, neg1 to neg{MOST_EXAMPLES} and explanation."
-        " Write 'def+pos2', for example, or 'mix'."
+        " Write 'def+pos2', for example"
+        f"{', or mix' if name == 'SUPER_NI_ENCODING' else ''}."
       )
     if kind in found:
       raise UserError(f"{name} is {text!r}: {kind} is in it twice; keep one.")

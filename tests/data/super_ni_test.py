@@ -141,7 +141,7 @@ def test_samples_and_first_instances(small):
   assert any(int(i.split("/")[1]) >= 110 for i in inputs["train"])
   one, examples = asked()
   assert (one.name, one.cluster) == ("task003_made", "Textual Entailment")
-  assert [f"Input: row 2/{e.index}." in e.inputs_text for e in examples]
+  assert all(f"Input: row 2/{e.index}." in e.inputs_text for e in examples)
   assert [e.index for e in examples] == list(range(100))
   assert examples[7].references == ("first 7", "second 7")
   assert mixtures.resolve("super_ni_task001_made").rows == {
