@@ -117,3 +117,21 @@ def test_every_real_row_renders(name, real_data):
       templates=task.rankable_templates[:1] or (0,),
     )
     assert rows
+
+
+@pytest.mark.parametrize("split", splits.all_splits(), ids=lambda s: s.name)
+def test_no_dataset_is_trained_on_and_held_out(split):
+  """Nor another task's rows of one: tasks may share a dataset."""
+  if split.name.startswith("all"):
+    pytest.skip("holds nothing out")
+
+  def datasets(names):
+    return {catalogue.get(name).source.name for name in names}
+
+  held_out = [
+    task
+    for cluster in split.left_out
+    for task in catalogue.clusters()[cluster]
+  ]
+  shared = datasets(split.train) & datasets((*split.evaluation, *held_out))
+  assert not shared
