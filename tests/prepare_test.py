@@ -313,11 +313,17 @@ def test_ctrl_c_ends_the_processes(tmp_path):
     def poll(self):
       os.kill(os.getpid(), signal.SIGINT)
 
-  with (
-    pytest.raises(KeyboardInterrupt, match="the same command goes on"),
-    prepare._interrupted(),
-  ):
-    preparing.run([Dataset("a", "1.0.0", ())], tmp_path, Watch(), start=Sleeps)
+  # A shell starts what runs in its background with the signal ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with (
+      pytest.raises(KeyboardInterrupt, match="the same command goes on"),
+      prepare._interrupted(),
+    ):
+      datasets = [Dataset("a", "1.0.0", ())]
+      preparing.run(datasets, tmp_path, Watch(), start=Sleeps)
+  finally:
+    signal.signal(signal.SIGINT, before)
   assert [p.poll() for p in processes] == [-signal.SIGTERM]
 
 
