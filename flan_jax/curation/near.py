@@ -74,22 +74,32 @@ def bitsets(encoded: Sequence[Encoded]) -> UInt[np.ndarray, "N W"]:
   out = np.zeros((len(encoded), BITS // 64), np.uint64)
   for start in range(0, len(encoded), _ROWS_AT_ONCE):
     rows = encoded[start : start + _ROWS_AT_ONCE]
-    codes = np.concatenate([np.zeros(0, np.uint64), *map(_codes, rows)])
-    text = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-    order = np.lexsort((codes, text))
-    codes, text = codes[order], text[order]
-    place = np.arange(len(codes))
-    new = np.ones(len(codes), bool)
-    new[1:] = (codes[1:] != codes[:-1]) | (text[1:] != text[:-1])
-    times = place - np.maximum.accumulate(np.where(new, place, 0))
+    codes, text, times = occurrences(rows)
     hashed = (codes + np.uint64(1)) * _TOKEN
-    hashed ^= times.astype(np.uint64) * _TIMES
+    hashed ^= times * _TIMES
     hashed = (hashed * _TIMES) >> np.uint64(64 - BITS.bit_length() + 1)
     table = np.zeros((len(rows), BITS), bool)
     table[text, hashed.astype(np.int64)] = True
     packed = np.packbits(table, axis=1).view(np.uint64)
     out[start : start + len(rows)] = packed
   return out
+
+
+def occurrences(encoded: Sequence[Encoded]):
+  """The tokens of texts as (code, text, times seen before in it), by text.
+
+  >>> [x.tolist() for x in occurrences(["aba", "b"])]
+  [[97, 97, 98, 98], [0, 0, 0, 1], [0, 1, 0, 0]]
+  """
+  codes = np.concatenate([np.zeros(0, np.uint64), *map(_codes, encoded)])
+  text = np.repeat(np.arange(len(encoded)), [len(e) for e in encoded])
+  order = np.lexsort((codes, text))
+  codes, text = codes[order], text[order]
+  place = np.arange(len(codes))
+  new = np.ones(len(codes), bool)
+  new[1:] = (codes[1:] != codes[:-1]) | (text[1:] != text[:-1])
+  times = place - np.maximum.accumulate(np.where(new, place, 0))
+  return codes, text, times.astype(np.uint64)
 
 
 def _codes(encoded: Encoded) -> UInt[np.ndarray, " T"]:

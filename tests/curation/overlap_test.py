@@ -14,11 +14,12 @@ from flan_jax.curation import near, overlap, rouge_l, tokens
 from flan_jax.errors import UserError
 
 SCORER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-WORDS = (
+_LINES = (
   "write a the of given list sort find name explain translate sentence into"
   " story poem about number two three city café résumé code python word text"
   " summarize paragraph email to for in and with your my best 3 10 don't"
-).split()
+)
+WORDS = _LINES.split()
 
 
 def made(count, seed, longest=30):
