@@ -1,16 +1,13 @@
 """Which task a mixture's stream waits for, while it stands still."""
 
 import dataclasses
-import functools
 import itertools
-import threading
 
 import pytest
 import seqio
 
 from flan_jax.data import catalogue, mixtures
 from flan_jax.data.waiting import Waiting
-from flan_jax.training import input as input_lib
 
 LENGTHS = {"inputs": 128, "targets": 64}
 
@@ -40,55 +37,3 @@ def test_a_task_alone():
   waiting = Waiting()
   assert waiting.watched(task, "train") is task
   assert waiting.task == "flan_sst2"
-
-
-def test_the_task_that_stands_still_is_named():
-  import tensorflow as tf
-
-  go_on = threading.Event()
-
-  def rows(stops):
-    for number in itertools.count():
-      if stops and number == 10:
-        go_on.wait(60)
-      yield number
-
-  names = ("quick", "slow", "swift")
-  feature = seqio.Feature(seqio.PassThroughVocabulary(64), add_eos=False)
-  source = seqio.FunctionDataSource(lambda **_: None, ["train"])
-  tasks = [
-    seqio.Task(name, source, output_features=dict.fromkeys(LENGTHS, feature))
-    for name in names
-  ]
-  waiting = Waiting()
-  mixture = waiting.watched(
-    seqio.Mixture("a_slow_one", [(t, 1.0) for t in tasks]), "train"
-  )
-  # What seqio calls with the tasks' datasets, in their order.
-  made = mixture._sample_fn(
-    [
-      tf.data.Dataset.from_generator(
-        functools.partial(rows, name == "slow"),
-        output_signature=tf.TensorSpec([], tf.int64),
-      )
-      for name in names
-    ],
-    [1.0, 1.0, 1.0],
-    0,
-  )
-  said, drawn = [], 0
-
-  def stalled(seconds):
-    # A busy machine may take as long for the first example.
-    if drawn >= 10 and not said:
-      said.append(waiting.task)
-      go_on.set()
-
-  stream = input_lib.ReadAhead(
-    made.as_numpy_iterator(), stall_seconds=2.0, on_stall=stalled
-  )
-  for _ in range(100):
-    next(stream)
-    drawn += 1
-  stream.close()
-  assert said == ["slow"]
