@@ -35,6 +35,23 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Confusion:
+  """How often each class of a task was taken for each, over all templates.
+
+  Attributes:
+    classes: their texts.
+    counts: [expected][answered]; a last column more than there are classes
+      counts generated answers that are none of them.
+    named_by: the template whose texts `classes` has; None where all templates
+      have the same.
+  """
+
+  classes: tuple[str, ...]
+  counts: tuple[tuple[int, ...], ...]
+  named_by: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
   """Results of one model on a set of held-out tasks; JSON and back.
 
@@ -52,6 +69,10 @@ class Evaluation:
     unmatched: generated answers that are none of the choices, by task; they
       count as wrong.
     options_shown: whether prompts listed the options.
+    worst: the most confidently wrong choices, and free texts that score
+      lowest, of each task.
+    random: some prompts of each task, the same for every model.
+    confusions: of tasks that have classes.
     interval: 95 % bootstrap interval of `mean`, for these tasks; None where
       their draws are not there.
   """
@@ -69,6 +90,9 @@ class Evaluation:
   )
   unmatched: Mapping[str, int] = dataclasses.field(default_factory=dict)
   options_shown: bool = True
+  worst: tuple[Sample, ...] = ()
+  random: tuple[Sample, ...] = ()
+  confusions: Mapping[str, Confusion] = dataclasses.field(default_factory=dict)
   interval: tuple[float, float] | None = None
 
   def __post_init__(self):
@@ -127,18 +151,23 @@ class Evaluation:
           )
           for k, v in value["clusters"].items()
         },
-        "samples": tuple(
-          Sample(
-            **{
-              **s,
-              "choices": tuple(s["choices"]),
-              "scores": tuple(s["scores"]),
-            }
+        **{
+          name: tuple(map(_sample, value.get(name, ())))
+          for name in ("samples", "worst", "random")
+        },
+        "confusions": {
+          k: Confusion(
+            tuple(c["classes"]), tuple(map(tuple, c["counts"])), c["named_by"]
           )
-          for s in value["samples"]
-        ),
+          for k, c in value.get("confusions", {}).items()
+        },
       }
     )
+
+
+def _sample(value: Mapping[str, Any]) -> Sample:
+  lists = {name: tuple(value[name]) for name in ("choices", "scores")}
+  return Sample(**{**value, **lists})
 
 
 def _intervals(value: Mapping[str, Any]) -> dict[str, tuple | None]:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.eval import page_results, page_time, plots
+from flan_jax.eval import page_outputs, page_results, page_time, plots
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.page_text import DASH, last, score
 from flan_jax.page import markup
@@ -58,12 +58,14 @@ def render(
   ]
   if shown is not None:
     parts += [
+      page_results.clusters(before, after),
       page_results.results(before, after),
       page_results.templates(before, after),
+      page_outputs.confusions(before, after),
     ]
   parts.append(_curves(curves))
   if shown is not None:
-    parts.append(page_results.samples(before, after))
+    parts.append(page_outputs.shown(before, after))
   parts.append(page_time.spent(run, curves))
   parts += [_data(run), _what_ran(run), _reading(shown)]
   return markup.document(title, parts)
@@ -122,10 +124,12 @@ def _missing(missing: Mapping[str, str]) -> str:
     for name, reason in missing.items()
   )
   n = len(missing)
+  # Folded where the list would push the results off the screen.
+  fold = "" if n > 6 else " open"
   return (
-    "<div class='warn small' style='margin-top:22px'><b>"
+    f"<details{fold} class='warn small' style='margin-top:22px'><summary><b>"
     f"{n} dataset{'s' * (n != 1)} left out,</b> not prepared in the data"
-    f" folder:<ul>{items}</ul></div>"
+    f" folder</summary><ul>{items}</ul></details>"
   )
 
 

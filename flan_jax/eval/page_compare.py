@@ -33,6 +33,8 @@ def render(
     shown: some of them.
   """
   primary = [row for row in rows if row.primary]
+  if len(means) == 2 and means[0].n == means[1].n:
+    means = means[1:]  # one cluster: its mean is the mean of all
   parts = [
     "<h1>Two runs compared</h1>",
     f"<p class='lead'>First: {text(names[0])}<br>Second: {text(names[1])}</p>",
@@ -67,8 +69,11 @@ def _tiles(primary, means, counts) -> str:
   tiles += [
     (f"{better} of {n}", f"tasks better (p &lt; {SIGNIFICANT} after Holm)"),
     (f"{worse} of {n}", "tasks worse"),
-    (f"{sum(c.gained for c in counts.values()):,}", "answers became right"),
-    (f"{sum(c.lost for c in counts.values()):,}", "answers became wrong"),
+    (
+      f"{sum(c.gained for c in counts.values()):,} and"
+      f" {sum(c.lost for c in counts.values()):,}",
+      "answers became right, wrong",
+    ),
   ]
   made = (
     f"<div class='tile'><b>{value}</b><span>{what}</span></div>"

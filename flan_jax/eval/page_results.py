@@ -1,13 +1,38 @@
-"""The report's held-out part: the table, every template, some answers."""
-
-import math
-from collections.abc import Sequence
+"""The report's held-out part: clusters, tasks, every template."""
 
 from flan_jax.eval import plots
-from flan_jax.eval.evaluation import Evaluation, Sample
+from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.page_text import DASH, score
 from flan_jax.eval.protocol import ClusterResult, TaskResult
 from flan_jax.page.markup import readable, table, text
+
+
+def clusters(before: Evaluation | None, after: Evaluation | None) -> str:
+  """A bar with its interval for every cluster; of a lone one, its tasks too."""
+  shown = after or before
+  rows = []
+
+  def add(label, values):
+    for when, value, interval in values:
+      said = f"{label}, {when}" if before and after else label
+      rows.append(plots.Interval(said, value, interval, f"var(--{when})"))
+
+  sides = [(w, e) for w, e in (("before", before), ("after", after)) if e]
+  if len(shown.clusters) > 1:
+    add("Mean of clusters", [(w, e.mean, e.interval) for w, e in sides])
+  for name in shown.clusters:
+    made = [(w, e.clusters[name]) for w, e in sides if name in e.clusters]
+    label = readable(name or "all")
+    add(label, [(w, c.mean, c.interval) for w, c in made])
+  if len(shown.clusters) == 1:
+    for name, task in shown.tasks.items():
+      made = [(w, e.tasks[name].main) for w, e in sides if name in e.tasks]
+      add(task.paper_name, [(w, m.spread.mean, m.interval) for w, m in made])
+  figure = plots.bars("Clusters", rows, unit="mean over templates, %")
+  return (
+    "<h2>By cluster</h2><p>A bar is a mean over templates and tasks, the line"
+    f" its 95&nbsp;% interval.</p><figure>{figure}</figure>"
+  )
 
 
 def results(before: Evaluation | None, after: Evaluation | None) -> str:
@@ -116,83 +141,3 @@ def templates(before: Evaluation | None, after: Evaluation | None) -> str:
     " rows, asked in other words. The bar is the mean.</p>"
     f"<figure>{figure}</figure>"
   )
-
-
-def samples(before: Evaluation | None, after: Evaluation | None) -> str:
-  """Prompts with what the model said to them."""
-  shown = after or before
-  old = {}
-  if before and after:
-    old = {(s.task, s.template, s.index): s for s in before.samples}
-  out = [
-    "<h2>Prompts and answers</h2><p>The first and a middle row of each task,"
-    " as the model reads them; nobody picked them.</p>"
-  ]
-  for s in shown.samples:
-    title = shown.tasks[s.task].paper_name
-    out.append(_sample(title, s, old.get((s.task, s.template, s.index))))
-  return "".join(out)
-
-
-def _sample(title: str, s: Sample, old: Sample | None) -> str:
-  verdict = _verdict(s)
-  if verdict and old is not None:
-    verdict = f"<span>before {_verdict(old)}, after {verdict}</span>"
-  body = (
-    f"<div class='sample'><header><span><b>{text(title)}</b>"
-    f" <span class='muted'>template {s.template}, row {s.index}</span></span>"
-    f"{verdict}</header><pre>{text(s.prompt)}</pre>"
-  )
-  if s.choices:
-    return body + _choices(s, old) + "</div>"
-  rows = [("expected", s.expected)]
-  if old is not None:
-    rows.append(("before tuning", old.answer))
-  rows.append(("after tuning" if old is not None else "answer", s.answer))
-  cells = (
-    f"<tr><td class='text muted'>{label}</td><td class='text wrap'>"
-    f"{text(value) or '<i class=muted>(nothing)</i>'}</td></tr>"
-    for label, value in rows
-  )
-  return f"{body}<table><tbody>{''.join(cells)}</tbody></table></div>"
-
-
-def _verdict(s: Sample) -> str:
-  if s.correct is None:
-    return ""
-  kind, word = ("up", "right") if s.correct else ("down", "wrong")
-  return f"<span class='{kind}'>{word}</span>"
-
-
-def shares(scores: Sequence[float]) -> list[float]:
-  """Probability of each choice given that one of them is said, in per cent.
-
-  >>> shares([math.log(0.3), math.log(0.1)])
-  [75.0, 25.0]
-  """
-  top = max(scores)
-  if not math.isfinite(top):
-    return [100.0 / len(scores)] * len(scores)
-  weights = [math.exp(s - top) for s in scores]
-  return [round(100 * w / sum(weights), 6) for w in weights]
-
-
-def _choices(s: Sample, old: Sample | None) -> str:
-  columns = [("after", shares(s.scores))]
-  if old is not None:
-    columns.insert(0, ("before", shares(old.scores)))
-  heads = ["choice"] + (
-    [f"share {name} tuning" for name, _ in columns] if old else ["share"]
-  )
-  rows = []
-  for i, choice in enumerate(s.choices):
-    right = " <span class='up'>\u2713</span>" if choice == s.expected else ""
-    cells = "".join(
-      f"<td class='text'>{values[i]:.0f} %<span class='bar' style='width:"
-      f"{values[i] * 0.8:.0f}px;background:var(--{name})'></span></td>"
-      for name, values in columns
-    )
-    rows.append(
-      f"<tr><td class='text wrap'>{text(choice)}{right}</td>{cells}</tr>"
-    )
-  return table(heads, rows, len(heads))

@@ -13,7 +13,7 @@ from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.eval import answers as answers_lib
-from flan_jax.eval import generation, postprocess, protocol, rank
+from flan_jax.eval import generation, outputs, postprocess, protocol, rank
 from flan_jax.eval.evaluation import Evaluation, Sample
 from flan_jax.eval.evaluation_set import EvaluationSet
 
@@ -44,11 +44,13 @@ def evaluation(
   dev = by_split[splits[0]] if len(splits) > 1 else []
   results, samples, cut = {}, [], {}
   by_score, unmatched = {}, {}
+  worst, at_random, confusions = [], [], {}
   for task in tasks.tasks:
     mine = [r for r in reported if r.example.task == task.name]
+    given = [answer(task, r) for r in mine]
     results[task.name] = protocol.summarise(
       task,
-      [answer(task, r) for r in mine],
+      given,
       [answer(task, r) for r in dev if r.example.task == task.name],
       cluster=tasks.cluster_of.get(task.name, ""),
     )
@@ -56,10 +58,17 @@ def evaluation(
       by_score.setdefault(name, {})[task.name] = _mean(
         task, [r.by(name) for r in mine]
       )
-    samples += _samples(task, mine)
-    missed = sum(_unmatched(task, r) for r in mine)
-    if missed:
-      unmatched[task.name] = missed
+    seen = [_sample(r, a) for r, a in zip(mine, given, strict=True)]
+    samples += _samples(seen)
+    metric = protocol.metric_of(task, task.metrics[0])
+    worst += outputs.worst(metric, given, seen)
+    at_random += outputs.at_random(seen)
+    missed = [_unmatched(task, r) for r in mine]
+    if any(missed):
+      unmatched[task.name] = sum(missed)
+    table = outputs.confusion(given, missed)
+    if table is not None:
+      confusions[task.name] = table
     unfinished = sum(not getattr(r, "complete", True) for r in mine)
     if unfinished:
       cut[task.name] = unfinished
@@ -75,6 +84,9 @@ def evaluation(
     by_score=by_score,
     unmatched=unmatched,
     options_shown=tasks.options_shown,
+    worst=tuple(worst),
+    random=tuple(at_random),
+    confusions=confusions,
   )
 
 
@@ -202,27 +214,27 @@ def _unmatched(task, result) -> bool:
   return postprocess.choice(_processed(task, result), e.choices_text) < 0
 
 
-def _samples(task, results) -> list[Sample]:
+def _samples(samples: Sequence[Sample]) -> list[Sample]:
   """Different rows under different templates, whatever was answered."""
-  templates = sorted({r.example.template for r in results})
+  templates = sorted({s.template for s in samples})
   out = []
   for number in range(SAMPLES_PER_TASK):
     chosen = templates[(number * len(templates)) // SAMPLES_PER_TASK]
-    rows = [r for r in results if r.example.template == chosen]
-    result = rows[(number * len(rows)) // SAMPLES_PER_TASK]
-    e, given = result.example, answer(task, result)
-    ranked = isinstance(result, rank.Scored)
-    out.append(
-      Sample(
-        task=e.task,
-        template=e.template,
-        index=e.index,
-        prompt=e.inputs_text,
-        choices=given.choices,
-        scores=result.scores if ranked else (),
-        answer=given.text,
-        expected=given.references[0],
-        correct=given.text in given.references if given.choices else None,
-      )
-    )
+    rows = [s for s in samples if s.template == chosen]
+    out.append(rows[(number * len(rows)) // SAMPLES_PER_TASK])
   return out
+
+
+def _sample(result: Result, given: answers_lib.Answer) -> Sample:
+  e = result.example
+  return Sample(
+    task=e.task,
+    template=e.template,
+    index=e.index,
+    prompt=e.inputs_text,
+    choices=given.choices,
+    scores=result.scores if isinstance(result, rank.Scored) else (),
+    answer=given.text,
+    expected=given.references[0],
+    correct=given.text in given.references if given.choices else None,
+  )

@@ -66,8 +66,11 @@ pre.box { background: var(--panel); border: 1px solid var(--line);
   border-radius: 10px; padding: 12px 16px; max-height: 420px; overflow: auto; }
 .bar { display: inline-block; height: 8px; border-radius: 2px;
   vertical-align: middle; margin-left: 8px; }
+.confusion h3 { margin-top: 0; }
+.confusion th { white-space: normal; overflow-wrap: anywhere; }
 .warn { border-left: 3px solid var(--before); padding: 8px 16px; margin: 16px 0;
   background: var(--panel); border-radius: 0 8px 8px 0; }
+.warn summary { cursor: pointer; }
 .warn ul { margin: 4px 0 0; padding-left: 18px; }
 footer { margin-top: 60px; padding-top: 14px; font-size: 13px;
   border-top: 1px solid var(--line); color: var(--muted); }

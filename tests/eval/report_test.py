@@ -10,8 +10,8 @@ import xml.etree.ElementTree
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.eval import page_results, page_text, plots, protocol, report
-from flan_jax.eval.evaluation import Evaluation, Sample
+from flan_jax.eval import outputs, page_text, plots, protocol, report
+from flan_jax.eval.evaluation import Confusion, Evaluation, Sample
 from flan_jax.page import markup
 
 ATTACK = "<script>alert(1)</script>'\"&|\n<b>"
@@ -48,6 +48,13 @@ def evaluation(shift):
   return Evaluation(
     {t.task: t for t in tasks}, protocol.clusters(tasks), samples, "test",
     4321, 12.3, {"e2e": 2}, "sum",
+    worst=(
+      Sample("rte", 0, 3, "worst one", ("yes", ATTACK), (-9.0, -1.0), ATTACK, "yes", False),
+      Sample("e2e", 2, 4, "name = Y", (), (), ATTACK, "Y is.", None),
+    ),
+    # Generated: a choice without scores.
+    random=(Sample("rte", 2, 5, "drawn one", ("yes", "no"), (), ATTACK, "no", False),),
+    confusions={"rte": Confusion(("yes", ATTACK), ((30, 12, 1), (7, 8, 0)), 2)},
   )
 
 
@@ -111,7 +118,7 @@ def folder(tmp_path_factory):
   return out
 
 
-@pytest.mark.parametrize("module", [page_results, page_text, markup, plots])
+@pytest.mark.parametrize("module", [outputs, page_text, markup, plots])
 def test_docstrings(module):
   assert doctest.testmod(module).failed == 0
 
@@ -146,7 +153,8 @@ def test_the_page_says_what_ran_and_what_came_of_it(folder):
     "RTE", "55.0", "75.0", "+20.0", "1,234", "57.1", "80.0 #2",
     "sst2", "30,000", "75.0 %", "name = X", "rougeL",
     "that reached the length limit: E2E 2", "decided by a tie: RTE 3, E2E 3",
-    "4,321 prompts",
+    "4,321 prompts", "RTE, before tuning worded as in template 2",
+    "none of them", "worst one", "drawn one",
   ):
     assert part in said, part
 
@@ -154,12 +162,12 @@ def test_the_page_says_what_ran_and_what_came_of_it(folder):
 def test_plots_are_well_formed_and_hold_every_template(folder):
   svgs = re.findall(r"<svg.*?</svg>", (folder / "report.html").read_text(), re.S)
   roots = [xml.etree.ElementTree.fromstring(svg) for svg in svgs]
-  # Every template; loss, learning rate. A curve of NaN alone is not drawn.
+  # Clusters, every template; loss, learning rate. A curve of NaN alone is not drawn.
   assert [r.get("aria-label") for r in roots] == [
-    "Every template", "Loss", "Learning rate",
+    "Clusters", "Every template", "Loss", "Learning rate",
   ]
   ns = "{http://www.w3.org/2000/svg}"
-  tips = [t.text for t in roots[0].iter(f"{ns}title")]
+  tips = [t.text for t in roots[1].iter(f"{ns}title")]
   for part in ("RTE, before, template 0: 50.0", "RTE, after, template 2: 80.0",
                "RTE, chance: 50.0", "E2E, after, mean: 16.0"):
     assert part in tips
@@ -242,4 +250,4 @@ def test_a_browser_draws_it(folder, tmp_path):
     capture_output=True, text=True, timeout=120, check=True,
   )
   assert "CONSOLE" not in out.stderr
-  assert out.stdout.count("<svg") == 3
+  assert out.stdout.count("<svg") == 4
