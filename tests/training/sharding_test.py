@@ -43,7 +43,7 @@ def eight():
 
 @pytest.mark.slow
 def test_loss_and_gradients_agree_on_a_mesh(eight):
-  assert len(eight["differences"]) == 2
+  assert len(eight["differences"]) == 2 * 5
   for case, difference in eight["differences"].items():
     assert difference < 1e-5, case
 
@@ -66,7 +66,11 @@ def test_a_foreign_checkpoint_is_placed_shard_by_shard(eight):
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_agree_on_every_mesh():
+@pytest.mark.skipif(
+  "FLAN_JAX_LONG_TESTS" not in os.environ,
+  reason="compiles 60 programs for eight devices; set FLAN_JAX_LONG_TESTS=1",
+)
+def test_loss_and_gradients_of_every_case_agree_on_every_mesh():
   found = on_eight_devices("--all", timeout=3000)["differences"]
   assert len(found) == (2 * 2 * 2 + 2) * 5
   assert max(found.values()) < 1e-5, found
