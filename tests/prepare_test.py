@@ -315,12 +315,12 @@ def test_ctrl_c_ends_the_processes(tmp_path):
 
   # A shell starts what runs in its background with the signal ignored.
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  datasets = [Dataset("a", "1.0.0", ())]
   try:
     with (
       pytest.raises(KeyboardInterrupt, match="the same command goes on"),
       prepare._interrupted(),
     ):
-      datasets = [Dataset("a", "1.0.0", ())]
       preparing.run(datasets, tmp_path, Watch(), start=Sleeps)
   finally:
     signal.signal(signal.SIGINT, before)
