@@ -81,7 +81,7 @@ def test_numbers_in_table_json_and_page(folder, tmp_path, capsys):
   for part in ("rte", "16.7", "83.3", "+66.7", "0.1250", "0.2500"):
     assert part in printed, part
     assert part in page, part
-  assert "5</b><span>answers became right" in page
+  assert "5 and 0</b><span>answers became right, wrong" in page
 
 
 def test_what_models_say_is_text(folder, tmp_path):

@@ -99,9 +99,19 @@ def alone(tmp_path_factory):
   return folder / "run", cache
 
 
+LONG = pytest.mark.skipif(
+  "FLAN_JAX_LONG_TESTS" not in os.environ,
+  reason="needs a machine to itself; set FLAN_JAX_LONG_TESTS=1",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("count", "mesh"), [(2, {"data": 2}), (4, {"fsdp": 2, "tensor": 2})]
+  ("count", "mesh"),
+  [
+    (2, {"data": 2}),
+    pytest.param(4, {"fsdp": 2, "tensor": 2}, marks=LONG),
+  ],
 )
 def test_processes_train_as_one_does_and_save_one_checkpoint(
   alone, tmp_path, count, mesh
@@ -148,6 +158,7 @@ def test_a_run_of_two_goes_on_as_one(alone, tmp_path):
   np.testing.assert_allclose(curve(folder), curve(one), rtol=1e-5)
 
 
+@LONG
 @pytest.mark.slow
 def test_one_that_dies_ends_the_others_and_is_named(alone, tmp_path):
   folder = tmp_path / "run"
