@@ -11,8 +11,8 @@ from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.eval import changed, compare, page_compare, recorded
+from flan_jax.eval import files as files_lib
 from flan_jax.eval.page_text import DASH, score
-from flan_jax.evaluate_benchmarks import write_files
 from flan_jax.training import progress as progress_lib
 
 _COLUMNS = ("task", "value", "n", "first", "second", "difference",
@@ -64,7 +64,7 @@ def compare_runs(
     "comparison.json": json.dumps(value, indent=1),
     "comparison.html": page,
   }
-  write_files(folder, files)
+  files_lib.write(folder, files, "table")
   path = folder / "comparison.html"
   display.say(f"comparison: {os.fspath(path)}")
   return path

@@ -17,6 +17,7 @@ from flan_jax.convert import load
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError, check_known
 from flan_jax.eval import bbh, mmlu, normalised, page_text, prompted, report
+from flan_jax.eval import files as files_lib
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.training import checks
@@ -236,34 +237,15 @@ def write_table(
   Raises:
     UserError: the folder cannot be written.
   """
-  rows = [_HEADER, ("---",) + ("---:",) * (len(_HEADER) - 1)]
-  rows += [tuple(map(str, _cells(s))) for s in scores]
-  text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+  rows = [tuple(map(str, _cells(s))) for s in scores]
+  text = "\n".join(files_lib.markdown_table(_HEADER, rows))
   values = [{k: v for k, v in vars(s).items() if k != "draws"} for s in scores]
   files = {
     "benchmarks.json": json.dumps(values, indent=1),
     "benchmarks.md": f"# Benchmarks\n\n{text}\n",
   }
-  write_files(folder, files)
+  files_lib.write(folder, files, "table")
   return folder / "benchmarks.md"
-
-
-def write_files(folder: pathlib.Path, files: Mapping[str, str]) -> None:
-  """Writes files of text, each as a whole or not at all.
-
-  Raises:
-    UserError: the folder cannot be written.
-  """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-      draft = folder / f".{name}.tmp"
-      draft.write_text(content, encoding="utf-8")
-      os.replace(draft, folder / name)
-  except OSError as e:
-    raise UserError(
-      f"the table cannot be written into {str(folder)!r}: {e.strerror}."
-    ) from None
 
 
 def _cells(s: normalised.Score) -> tuple:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flan_jax.errors import UserError
-from flan_jax.eval import compare, protocol_table, recorded
+from flan_jax.eval import compare, files, protocol_table, recorded
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.page_text import DASH
 from flan_jax.eval.protocol_table import Table
-from flan_jax.evaluate_benchmarks import write_files
 from flan_jax.training import progress as progress_lib
 
 _TESTED = ("difference", "95 % interval", "p", "p (Holm)", "test")
@@ -214,12 +213,13 @@ def _write(
     }
     for t in tables
   ]
-  write_files(
+  files.write(
     folder,
     {
       f"{name}.json": json.dumps(values, indent=1),
       f"{name}.md": "\n".join(t.markdown() for t in tables),
     },
+    "table",
   )
   path = folder / f"{name}.md"
   display.say(f"table: {os.fspath(path)}")

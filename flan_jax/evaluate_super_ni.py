@@ -11,6 +11,7 @@ from flan_jax import evaluate_benchmarks
 from flan_jax.convert import load
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
+from flan_jax.eval import files as files_lib
 from flan_jax.eval import page_text, prompted, recorded, super_ni
 from flan_jax.training import checks
 from flan_jax.training import progress as progress_lib
@@ -139,12 +140,11 @@ def write_table(
   Raises:
     UserError: the folder cannot be written.
   """
-  rows = [_HEADER, ("---",) + ("---:",) * (len(_HEADER) - 1)]
-  rows += [tuple(map(str, _cells(s))) for s in scores]
-  lines = [f"| {' | '.join(row)} |" for row in rows]
+  rows = [tuple(map(str, _cells(s))) for s in scores]
+  lines = files_lib.markdown_table(_HEADER, rows)
   one = scores[0]
   head = f"Track {one.track}, means over instances. {one.signature}."
-  evaluate_benchmarks.write_files(
+  files_lib.write(
     folder,
     {
       "super_ni.json": json.dumps(list(map(dataclasses.asdict, scores))),
@@ -152,6 +152,7 @@ def write_table(
         ["# Super-NaturalInstructions", "", head, "", *lines, ""]
       ),
     },
+    "table",
   )
   return folder / "super_ni.md"
 

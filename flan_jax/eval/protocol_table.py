@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flan_jax.errors import check_known
+from flan_jax.eval import files
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.page_text import DASH, score
 
@@ -48,9 +49,7 @@ class Table:
 
   def markdown(self) -> str:
     """The table as Markdown, with its title and note."""
-    rows = [self.columns, ("---",) + ("---:",) * (len(self.columns) - 1)]
-    rows += self.cells()
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = files.markdown_table(self.columns, self.cells())
     return "\n".join([f"## {self.title}", "", *lines, "", self.note, ""])
 
 

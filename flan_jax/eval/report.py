@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.errors import UserError
+from flan_jax.eval import files as files_lib
 from flan_jax.eval import page, page_text
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.page import markup
@@ -65,16 +65,7 @@ def write_report(
     "report.md": markdown(title, **parts),
     "report.html": page.render(title, **parts),
   }
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-      draft = directory / f".{name}.tmp"
-      draft.write_text(content, encoding="utf-8")
-      os.replace(draft, directory / name)
-  except OSError as e:
-    raise UserError(
-      f"the report cannot be written into {str(directory)!r}: {e.strerror}."
-    ) from None
+  files_lib.write(directory, files, "report")
   return directory / "report.html"
 
 
@@ -112,7 +103,7 @@ def _table(before, after) -> list[str]:
   middle = ["before", "after", "change"] if both else ["mean"]
   header = ["task", "metric", "n", "templates", "chance", "majority", *middle]
   header += ["median", "quartiles", "min", "max", "best dev"]
-  rows = [header, ["---", "---"] + ["---:"] * (len(header) - 2)]
+  rows = []
   s = page_text.score
   for name, task in shown.tasks.items():
     for metric, r in task.metrics.items():
@@ -135,7 +126,7 @@ def _table(before, after) -> list[str]:
     if both:
       row.append(s(cluster.mean - old.mean if old else None, sign=True))
     rows.append([*row, "", "", "", "", s(cluster.best_dev)])
-  return [f"| {' | '.join(row)} |" for row in rows]
+  return files_lib.markdown_table(header, rows, text_columns=2)
 
 
 def _cell(value: Any) -> str:

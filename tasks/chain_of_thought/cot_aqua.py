@@ -1,18 +1,15 @@
 """Algebraic word problems with five options and a rationale (Ling et al., 2017)."""
 
 from flan_jax.tasks.chain_of_thought.inversions import INVERSIONS
+from flan_jax.tasks.chain_of_thought.rationales import SPLITS
 
-from flan_jax.data.spec import Cot, Splits, Task, last
+from flan_jax.data.spec import Cot, Task
 
 TASK = Task(
   name="cot_aqua",
   paper_name="AQuA (chain of thought)",
   source=Cot("aqua_train.tsv"),
-  splits=Splits(
-    validation=last("train", 100, 100),
-    test=last("train", 100),
-    max_train_examples=100_000,
-  ),
+  splits=SPLITS,
   inputs={"question": "question", "rationale": "rationale"},
   target="answer",
   templates=(

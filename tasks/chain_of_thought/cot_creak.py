@@ -1,30 +1,16 @@
 """Is a claim about a well-known thing true, by common sense (Onoe et al., 2021)."""
 
 from flan_jax.tasks.chain_of_thought.inversions import INVERSIONS
+from flan_jax.tasks.chain_of_thought.rationales import SPLITS, ended
 
-from flan_jax.data import ops
-from flan_jax.data.spec import Cot, Splits, Task, last
-
-
-def prepare(row):
-  """Rationales end in a stop, as a conclusion comes after them.
-
-  >>> prepare({"rationale": "Cats have fur", ...})  # doctest: +SKIP
-  {"rationale": "Cats have fur.", ...}
-  """
-  return ops.ended(row, "rationale")
-
+from flan_jax.data.spec import Cot, Task
 
 TASK = Task(
   name="cot_creak",
   paper_name="CREAK (chain of thought)",
   source=Cot("creak_train.tsv"),
-  splits=Splits(
-    validation=last("train", 100, 100),
-    test=last("train", 100),
-    max_train_examples=100_000,
-  ),
-  prepare=prepare,
+  splits=SPLITS,
+  prepare=ended,
   inputs={"question": "question", "rationale": "rationale"},
   target="answer",
   templates=(

@@ -1,18 +1,15 @@
 """Word problems in arithmetic, solved step by step (Cobbe et al., 2021)."""
 
 from flan_jax.tasks.chain_of_thought.inversions import INVERSIONS
+from flan_jax.tasks.chain_of_thought.rationales import SPLITS
 
-from flan_jax.data.spec import Cot, Splits, Task, last
+from flan_jax.data.spec import Cot, Task
 
 TASK = Task(
   name="cot_gsm8k",
   paper_name="GSM8K (chain of thought)",
   source=Cot("gsm8k_train.tsv"),
-  splits=Splits(
-    validation=last("train", 100, 100),
-    test=last("train", 100),
-    max_train_examples=100_000,
-  ),
+  splits=SPLITS,
   inputs={"question": "question", "rationale": "rationale"},
   target="answer",
   templates=(
