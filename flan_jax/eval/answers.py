@@ -33,6 +33,18 @@ class Answer:
   ties: int = 1
   group: str = ""
 
+  @property
+  def right(self) -> bool:
+    """Whether it is the right choice; of free text, a reference.
+
+    Letter for letter but for spaces around it, so that it tells something of
+    free text only where that is short.
+    """
+    if self.choices:
+      return self.prediction == self.label
+    said = self.text.strip()
+    return any(said == reference.strip() for reference in self.references)
+
 
 def by_template(
   task: str, answers: Iterable[Answer]

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 
 from flan_jax.eval import recorded
-from flan_jax.eval.answers import Answer
 from flan_jax.eval.compare import TaskAnswers
 
 PER_TASK = 4  # shown of each direction
@@ -47,8 +46,7 @@ def changed(
 ) -> tuple[dict[str, Counts], list[Changed]]:
   """Counts by task, and the first `PER_TASK` prompts of each direction.
 
-  An answer is right if it is the right choice or one of the references, letter
-  for letter but for spaces around it; so free text counts where it is short.
+  `Answer.right` says which answers are right.
 
   Args:
     a: the first run's answers, as `compare.compare` takes them.
@@ -60,8 +58,8 @@ def changed(
     gained, lost = [], []
     for x in first.answers:
       y = other[x.template, x.index]
-      if right(x) != right(y):
-        (gained if right(y) else lost).append((x, y))
+      if x.right != y.right:
+        (gained if y.right else lost).append((x, y))
     counts[name] = Counts(len(gained), len(lost), len(first.answers))
     for pairs, is_gain in ((gained, True), (lost, False)):
       for x, y in pairs[:PER_TASK]:
@@ -72,14 +70,6 @@ def changed(
           )
         )
   return counts, shown
-
-
-def right(answer: Answer) -> bool:
-  """Whether an answer is right, as `changed` counts it."""
-  if answer.choices:
-    return answer.prediction == answer.label
-  said = answer.text.strip()
-  return any(said == reference.strip() for reference in answer.references)
 
 
 def with_prompts(

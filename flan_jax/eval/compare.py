@@ -300,7 +300,7 @@ def _p_values(
 
 def _right(side) -> np.ndarray:
   (rows,) = side.values()
-  return np.array([a.prediction == a.label for a in rows])
+  return np.array([a.right for a in rows])
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
