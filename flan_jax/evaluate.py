@@ -201,11 +201,9 @@ def evaluate(
     **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
   checks.lengths(task_feature_lengths)
-  opened = load.opened(initial_checkpoint_path)
-  model = load.model_of(opened, model)
-  vocabulary = load.vocabulary_of(opened, vocabulary)
-  checks.vocabulary(vocabulary, model)
-  vocabulary_lib.check_padding(vocabulary, model.kind)
+  opened, model, vocabulary = open_model(
+    initial_checkpoint_path, model, vocabulary
+  )
 
   # Rows: as the run was trained, of what it did not see.
   runs = record_lib.lineage(opened.path)
@@ -298,6 +296,22 @@ def evaluate(
   summary.results(display, None, result)
   display.say(f"report: {page}")
   return page
+
+
+def open_model(
+  initial_checkpoint_path: str, model: Any = None, vocabulary: Any = None
+) -> tuple[Any, Any, Any]:
+  """The opened checkpoint, its model and its vocabulary, which fit together.
+
+  Raises:
+    UserError: they do not, or one is neither given nor in the checkpoint.
+  """
+  opened = load.opened(initial_checkpoint_path)
+  model = load.model_of(opened, model)
+  vocabulary = load.vocabulary_of(opened, vocabulary)
+  checks.vocabulary(vocabulary, model)
+  vocabulary_lib.check_padding(vocabulary, model.kind)
+  return opened, model, vocabulary
 
 
 def _said(seen: Mapping[str, list[str]]) -> str:

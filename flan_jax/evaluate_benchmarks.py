@@ -90,7 +90,7 @@ def evaluate_benchmarks(
     folder, shots = settings[benchmark]
     shots = benchmark.SHOTS if shots is None else shots
     questions[name] = benchmark.load(folder, shots=shots, cot=cot)
-  opened, model, vocabulary = open_model(
+  opened, model, vocabulary = evaluate.open_model(
     initial_checkpoint_path, model, vocabulary
   )
   sets = {
@@ -138,22 +138,6 @@ def _stop(rows: EvaluationSet, name: str) -> tuple[str, ...]:
   if all(task.kind == "classification" for task in rows.tasks):
     return ()
   return _STOP if BENCHMARKS[name][1] else (*_STOP, "\n")
-
-
-def open_model(
-  initial_checkpoint_path: str, model: Any = None, vocabulary: Any = None
-) -> tuple[Any, Any, Any]:
-  """The opened checkpoint, its model and its vocabulary, which fit together.
-
-  Raises:
-    UserError: they do not, or one is neither given nor in the checkpoint.
-  """
-  opened = load.opened(initial_checkpoint_path)
-  model = load.model_of(opened, model)
-  vocabulary = load.vocabulary_of(opened, vocabulary)
-  checks.vocabulary(vocabulary, model)
-  vocabulary_lib.check_padding(vocabulary, model.kind)
-  return opened, model, vocabulary
 
 
 def answer(

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import evaluate_benchmarks
+from flan_jax import evaluate, evaluate_benchmarks
 from flan_jax.convert import load
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
@@ -65,7 +65,7 @@ def evaluate_super_ni(
   questions = super_ni.load(
     super_ni_dir, track=track, positives=positives, instances=instances
   )
-  opened, model, vocabulary = evaluate_benchmarks.open_model(
+  opened, model, vocabulary = evaluate.open_model(
     initial_checkpoint_path, model, vocabulary
   )
   rows = prompted.evaluation_set(

@@ -21,8 +21,8 @@ from typing import Any
 from flan_jax.endpoint.journal import Journal
 from flan_jax.endpoint.request import Generator
 from flan_jax.errors import UserError
+from flan_jax.eval import files, length_control, pairs, win_rate
 from flan_jax.eval import judge as judge_lib
-from flan_jax.eval import length_control, pairs, win_rate
 from flan_jax.training import progress
 
 
@@ -118,9 +118,19 @@ def judge(
     "notes": notes,
     "totals": totals,
   }
-  _write(folder / "annotations.json", judge_lib.annotations(judged, name))
-  _write(folder / "failed.json", judge_lib.failures(judged))
-  _write(folder / "result.json", result)
+  written = {
+    "annotations.json": judge_lib.annotations(judged, name),
+    "failed.json": judge_lib.failures(judged),
+    "result.json": result,
+  }
+  files.write(
+    folder,
+    {
+      file: json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+      for file, value in written.items()
+    },
+    "result",
+  )
   _show(display, result, folder)
   return result
 
@@ -338,14 +348,6 @@ def _kind(error: str) -> str:
   if "log-probabilities" in error or "none of" in error:
     return "no letter among the likeliest tokens"
   return "no answer"
-
-
-def _write(path: pathlib.Path, value: Any) -> None:
-  draft = path.with_name(f".{path.name}.draft")
-  draft.write_text(
-    json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-  )
-  draft.replace(path)
 
 
 def _show(display, result, folder):

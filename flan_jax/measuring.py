@@ -70,11 +70,10 @@ class Measuring:
     """
     if start == 0:
       return self._held_out is not None
-    measured = any(
+    return periods.measuring(start) and not any(
       row["step"] == start and "validation/loss" in row
       for row in writers.read(self._log.path)
     )
-    return periods.measuring(start) and not measured
 
   def _evaluated(self, params, step: int) -> Evaluation | None:
     """None: it cannot be kept. A run does not end for a full disk."""

@@ -10,11 +10,10 @@ collectives. Nothing is run and no data are read. TPUs need the extra
 `tpu` (libtpu); without it the step is compiled for as many fake devices.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jax
 
 from flan_jax import config as config_lib
 from flan_jax.data import layouts
@@ -163,15 +162,12 @@ def machine(
 ) -> tuple[topology_lib.Topology | None, Sequence[Any], list[str]]:
   """The machine that a layout names, its devices, and what to know of them."""
   if layout.topology is None:
-    count = -1 if -1 in layout.mesh.values() else 1
-    for size in layout.mesh.values():
-      count *= size
     note = (
       "the hardware file names no machine: planned on this processor, without"
       " an estimate of time (gin/hardware/v5e_256.gin and others name one)"
     )
-    if count < 0:
-      return None, jax.devices(), [note]
+    # -1 takes what other axes leave: here, nothing.
+    count = abs(math.prod(layout.mesh.values()))
     return None, topology_lib.fake_devices(count), [note]
   topology = topology_lib.named(layout.topology)
   # Before anything long: the mesh must fit the machine.

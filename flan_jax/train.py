@@ -239,7 +239,12 @@ def train(
     details = saved.get("details")
   else:
     state, details = _initial_state(
-      model, optimizer, random_seed, initial_checkpoint_path, partition
+      model,
+      optimizer,
+      random_seed,
+      initial_checkpoint_path,
+      partition,
+      shapes.params,
     )
   start = int(state.step)
   if start > train_steps:
@@ -404,11 +409,13 @@ def _left_out(folder, training, lengths) -> dict[str, dict[str, int]]:
   return json.loads(path.read_text())
 
 
-def _initial_state(model, optimizer, seed, initial_checkpoint_path, partition):
+def _initial_state(
+  model, optimizer, seed, initial_checkpoint_path, partition, shapes
+):
   """The state, and what a checkpoint says beside the model (`NativeSource`)."""
   if initial_checkpoint_path is None:
     return partition.fresh_state(model, optimizer, seed), None
   source = load.opened(initial_checkpoint_path)
-  where = partition.params(jax.eval_shape(model.init, jax.random.key(seed)))
+  where = jax.tree.map(lambda x: x.sharding, shapes)
   params = load.load_params(source, model, where)
   return partition.state_of(params, optimizer), getattr(source, "details", None)

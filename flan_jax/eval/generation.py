@@ -220,7 +220,7 @@ def generate(
       progress(done, len(found))
   if file is not None:
     file.end(examples.examples)
-  if progress and found:
+  if progress and found and not any(todo.values()):
     progress(done, len(found))
   return [
     Generated(example, found[of])

@@ -123,7 +123,7 @@ def length_controlled(
   check_known("LENGTH_CONTROL", form, FORMS)
   _check_given(form, difficulties, gamed)
   soft_R = win_rate.checked(preferences) - 1
-  n = len(soft_R)
+  n, raw = len(soft_R), 100 * soft_R.mean()
   for name, values in (
     ("lengths_1", lengths_1),
     ("lengths_2", lengths_2),
@@ -156,10 +156,7 @@ def length_controlled(
   draw = np.random.RandomState(SEED)
   weights_W = _fit(features_RW, soft_R, importance_R, strength, draw)
   predicted_R = _sigmoid(at_equal_RW @ weights_W)
-  raw, controlled = (
-    100 * (win_rate.checked(preferences) - 1).mean(),
-    (100 * predicted_R.mean()),
-  )
+  controlled = 100 * predicted_R.mean()
   return LengthControlled(
     win_rate=float(controlled),
     standard_error=100 * float(predicted_R.std(ddof=1)) / math.sqrt(n),

@@ -45,18 +45,20 @@ def evaluation(
   results, samples, cut = {}, [], {}
   by_score, unmatched = {}, {}
   worst, at_random, confusions = [], [], {}
+  reported, dev = map(_by_task, (reported, dev))
   for task in tasks.tasks:
-    mine = [r for r in reported if r.example.task == task.name]
+    mine = reported.get(task.name, [])
     given = [answer(task, r) for r in mine]
     results[task.name] = protocol.summarise(
       task,
       given,
-      [answer(task, r) for r in dev if r.example.task == task.name],
+      [answer(task, r) for r in dev.get(task.name, ())],
       cluster=tasks.cluster_of.get(task.name, ""),
     )
     for name in _scores(mine):
       by_score.setdefault(name, {})[task.name] = _mean(
-        task, [r.by(name) for r in mine]
+        task,
+        given if name == score else [answer(task, r.by(name)) for r in mine],
       )
     seen = [_sample(r, a) for r, a in zip(mine, given, strict=True)]
     samples += _samples(seen)
@@ -194,12 +196,17 @@ def _scores(results) -> tuple[str, ...]:
   return tuple(ranked[0].by_score) if ranked else ()
 
 
-def _mean(task, results) -> float:
+def _by_task(results: Sequence[Result]) -> dict[str, list[Result]]:
+  out: dict[str, list[Result]] = {}
+  for result in results:
+    out.setdefault(result.example.task, []).append(result)
+  return out
+
+
+def _mean(task, answers) -> float:
   """Mean over templates of the value that stands for a task."""
   metric = protocol.metric_of(task, task.metrics[0])
-  by_template = answers_lib.by_template(
-    task.name, [answer(task, r) for r in results]
-  )
+  by_template = answers_lib.by_template(task.name, answers)
   return statistics.fmean(
     metric.function(*answers_lib.pairs(metric, rows))[metric.primary]
     for rows in by_template.values()

@@ -190,6 +190,8 @@ def _ended(state: Rows, numbers, config, text, name):
     lambda row: name(numbers[row]),
   )
   for row in busy:
+    if not (ended_R[row] or config.stop_strings):
+      continue
     tokens = tuple(int(t) for t in tokens_RT[row] if t >= 0)
     complete = tokens[-1] in config.end_ids
     if config.stop_strings:
@@ -199,8 +201,6 @@ def _ended(state: Rows, numbers, config, text, name):
         tokens, complete = tokens[:needed], True
       elif not ended_R[row]:
         continue
-    elif not ended_R[row]:
-      continue
     log_prob = None
     if log_probs_RT is not None:
       log_prob = float(log_probs_RT[row, : len(tokens)].sum(dtype=np.float64))

@@ -1,6 +1,7 @@
 """The plan of a training job, and how it is printed."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from flan_jax.planning import roofline, sizing
@@ -49,10 +50,7 @@ class Plan:
   @property
   def chips(self) -> int:
     """Devices of the mesh."""
-    size = 1
-    for n in self.mesh.values():
-      size *= n
-    return size
+    return math.prod(self.mesh.values())
 
   @property
   def fits(self) -> bool:
