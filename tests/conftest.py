@@ -6,6 +6,7 @@
 
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -57,6 +58,16 @@ def sample_data(sample_dir):
 def real_data(real_tfds):
   """seqio reads the real data."""
   yield from _read_by_seqio(real_tfds)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open():
+  """What a job leaves in its process does not reach the next file's tests."""
+  yield
+  if "seqio" in sys.modules:
+    sys.modules["seqio"].set_tfds_data_dir_override(None)
+  if "flan_jax.training.compilation" in sys.modules:
+    sys.modules["flan_jax.training.compilation"].Compilations.close_left()
 
 
 def _read_by_seqio(folder):

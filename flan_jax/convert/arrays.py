@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import pathlib
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -236,7 +237,7 @@ class ArrayWriter:
     self.chunks = (1,) * layers + inner
     self.shape = tuple(shape)
     self.compressor = dict(compressor or GZIP)
-    self._array = ts.open(
+    opening = ts.open(
       {
         "driver": "zarr",
         "dtype": self.dtype.name,
@@ -249,7 +250,8 @@ class ArrayWriter:
       },
       create=True,
       context=ts.Context({"cache_pool": {"total_bytes_limit": 0}}),
-    ).result()
+    )
+    self._array = _written(opening)
 
   def write(self, array: np.ndarray, layer: int | None = None) -> None:
     """The whole array, or that of one layer; cast and copied by chunk."""
@@ -260,9 +262,22 @@ class ArrayWriter:
     there = self._array if layer is None else self._array[layer]
     for _, region in regions(shape, chunks):
       part = np.asarray(array[region or ...], self.dtype, order="C")
-      there[region].write(
-        part, can_reference_source_data_indefinitely=True
-      ).result()
+      _written(
+        there[region].write(part, can_reference_source_data_indefinitely=True)
+      )
+
+
+def _written(future: ts.Future) -> Any:
+  """Its result; after an interrupt too, nothing is still on its way to disk.
+
+  Else a folder that is being removed would get files again.
+  """
+  try:
+    return future.result()
+  except BaseException:
+    while not future.done():
+      time.sleep(0.01)
+    raise
 
 
 def regions(

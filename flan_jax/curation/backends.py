@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from flan_jax.convert import load, source, trees
@@ -27,7 +26,7 @@ from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.endpoint.journal import Journal
 from flan_jax.endpoint.request import OnReply, Reply, Request, pending
 from flan_jax.errors import UserError
-from flan_jax.eval import buckets
+from flan_jax.eval import buckets, rank
 from flan_jax.models import decoding, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.training import checks
@@ -277,7 +276,7 @@ class Checkpoint:
     for place, ids in enumerate(tokens):
       choices_BCT[place // C, place % C, : len(ids)] = ids
     log_probs_BC = np.asarray(
-      _choice_log_probs(
+      rank.choice_log_probs(
         loaded.model, loaded.params, self._padded(inputs), choices_BCT
       ),
       np.float64,
@@ -293,12 +292,6 @@ class Checkpoint:
         )
       out.append(Reply(log_probs=log_probs, prompt_tokens=len(ids)))
     return out
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _choice_log_probs(model, params, inputs_BS, choices_BCT):
-  encoded = model.encode(params, inputs_BS)
-  return model.score(params, encoded, choices_BCT).sum(axis=-1)
 
 
 def fingerprint(params: Any) -> str:

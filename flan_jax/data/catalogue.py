@@ -229,7 +229,7 @@ def register(
     _registered
     and _registered["wrapper"] == wrapper
     and _registered["vocabulary"] == vocabulary
-    and all(n in _names() for n in _registered["names"])
+    and all(map(_taken, _registered["names"]))
   ):
     return
   unregister()
@@ -265,12 +265,13 @@ def unregister() -> None:
   _registered.clear()
 
 
-def _names() -> set[str]:
-  return {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+def _taken(name: str) -> bool:
+  registries = seqio.TaskRegistry, seqio.MixtureRegistry
+  return any(name in registry.names() for registry in registries)
 
 
 def _free(name: str):
-  if name in _names():
+  if _taken(name):
     raise UserError(
       f"seqio has a task or mixture {name!r} already, registered by another"
       " project; import flan_jax.tasks in a process of its own."

@@ -98,10 +98,7 @@ def _rendered(prompts, number, paths, columns, seed):
       targets.append(found.targets.encode())
       indices.append(index)
   except UserError as e:
-    # TensorFlow passes the text of a ValueError on; `user_errors` finds it.
-    # It is read as TensorFlow writes its own checks, with escapes.
-    said = str(e).replace("\\", "\\\\")
-    raise ValueError(f"{row_checks._BEGIN}{said}{row_checks._END}") from None
+    raise row_checks.for_graph(e) from None
   as_texts = functools.partial(np.array, dtype=object)
   return as_texts(inputs), as_texts(targets), np.array(indices, np.int64)
 

@@ -119,6 +119,7 @@ class PromptSet(CollectionTask):
 
   # ------------------------------------------------------ CollectionTask
 
+  @functools.cache  # noqa: B019
   def fingerprint(self) -> str:
     parts = (
       dataclasses.replace(self.dataset, adapter=None),
@@ -158,14 +159,15 @@ class PromptSet(CollectionTask):
   def _counts(self, split: str, folder) -> list[tuple[int, int, int, int]]:
     del folder  # what is counted changes with it
     read, sums = 0, [[0, 0] for _ in self.templates]
+    programs = list(map(self.compiled, range(len(sums))))
     for index, row in self.rows(split, MOST_LOOKED_AT):
       read += 1
-      for number, kept in enumerate(sums):
+      for program, kept in zip(programs, sums, strict=True):
         if row is None:
           kept[1] += 1
           continue
         try:
-          self.compiled(number).render(row, (0, index))
+          program.render(row, (0, index))
         except p3_render.NotAppliedError:
           kept[0] += 1
         except RowError:

@@ -110,6 +110,16 @@ def fail_if(bad_B, batch: Mapping[str, Any], message: str, *values_B):
   return tf.debugging.Assert(tf.size(first) == 0, [text])
 
 
+def for_graph(error: UserError) -> ValueError:
+  """What Python code inside a graph raises so that `user_errors` finds it.
+
+  TensorFlow passes the text of a ValueError on, and it is read as TensorFlow
+  writes its own checks, with escapes.
+  """
+  said = str(error).replace("\\", "\\\\")
+  return ValueError(f"{_BEGIN}{said}{_END}")
+
+
 def user_errors(rows):
   """Iterates over `rows`; what the graph says about data becomes one line.
 

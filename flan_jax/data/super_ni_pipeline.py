@@ -105,10 +105,7 @@ def render_rows(tasks, wrapper: template.Wrapper):
       try:
         return _rendered(tasks, writer, split, numbers, indices, seed.tolist())
       except UserError as e:
-        said = str(e).replace("\\", "\\\\")
-        raise ValueError(
-          f"{row_checks._BEGIN}{said}{row_checks._END}"
-        ) from None
+        raise row_checks.for_graph(e) from None
 
     @tf.autograph.experimental.do_not_convert
     def batch(rows, seed):

@@ -55,7 +55,13 @@ def folder(option: str | None) -> pathlib.Path | None:
 
 
 class Compilations:
-  """JAX's persistent compilation cache, in `directory` while this is open."""
+  """JAX's persistent compilation cache, in `directory` while this is open.
+
+  One at a time: a job that ended with an error leaves its own open, and the
+  next one closes it first.
+  """
+
+  _open: "Compilations | None" = None
 
   def __init__(self, directory: str | os.PathLike | None):
     """Begins to use the cache.
@@ -64,6 +70,7 @@ class Compilations:
       directory: shared by all runs of this machine; None keeps nothing. Where
         the user has set JAX_COMPILATION_CACHE_DIR, that is used as it is.
     """
+    self.close_left()
     self.directory = None
     self._own = None
     if directory is None or jax.config.jax_compilation_cache_dir is not None:
@@ -88,6 +95,13 @@ class Compilations:
       jax.config.update(name, value)
     # JAX looks at the setting once, at its first compilation.
     compilation_cache.reset_cache()
+    Compilations._open = self
+
+  @classmethod
+  def close_left(cls) -> None:
+    """Closes what this process has open, if anything."""
+    if cls._open is not None:
+      cls._open.close()
 
   def publish(self) -> int:
     """Gives the new entries to other processes; returns how many."""
@@ -113,6 +127,7 @@ class Compilations:
     compilation_cache.reset_cache()
     shutil.rmtree(self._own, ignore_errors=True)
     self._own = None
+    Compilations._open = None
 
 
 def _tidy(shared: pathlib.Path) -> None:
