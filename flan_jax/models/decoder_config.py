@@ -53,6 +53,11 @@ class DecoderConfig:
     logits_scale: of the head's input; 1 / sqrt(D) for T5X's tied head.
     prefix_lm: positions of the inputs see each other, later ones too.
     dropout_rate: where T5 drops; only while training.
+    residual_dropout: instead of that, the rate at which each entry of what a
+      block adds to the residual stream is dropped (InstructGPT 0.2); or the
+      rates of the first and the last layer, (0.0, 0.3), between which it rises
+      linearly (LIMA: Zhou et al. 2023, arXiv:2305.11206, section 3). None:
+      `dropout_rate` there too.
     dtype: of activations. Parameters, logits, attention's softmax and norms'
       statistics are float32 whatever it is.
     scan_layers: one compiled layer, parameters stacked on a first axis N (see
@@ -96,6 +101,7 @@ class DecoderConfig:
   logits_scale: float = 1.0
   prefix_lm: bool = False
   dropout_rate: float = 0.0
+  residual_dropout: float | tuple[float, float] | None = None
   dtype: str = "float32"
   scan_layers: bool = False
   remat_policy: str = "none"
@@ -122,6 +128,7 @@ class DecoderConfig:
     ):
       check_known(f"DecoderConfig.{name}", getattr(self, name), known)
     self._check_numbers()
+    self._check_residual_dropout()
     self._check_positions()
     self._check_window()
 
@@ -130,6 +137,23 @@ class DecoderConfig:
     """The kind of each layer."""
     pattern = self.layer_pattern
     return tuple(pattern[i % len(pattern)] for i in range(self.num_layers))
+
+  @property
+  def residual_rates(self) -> tuple[float, ...]:
+    """The rate of each layer's residual dropout.
+
+    >>> config = DecoderConfig(vocab_size=128, num_layers=4,
+    ...                        residual_dropout=(0.0, 0.3))
+    >>> [round(rate, 2) for rate in config.residual_rates]
+    [0.0, 0.1, 0.2, 0.3]
+    """
+    given = self.residual_dropout
+    if not isinstance(given, tuple):
+      rate = self.dropout_rate if given is None else given
+      return (rate,) * self.num_layers
+    first, last = given
+    step = (last - first) / (self.num_layers - 1)
+    return tuple(first + step * i for i in range(self.num_layers))
 
   def _at_least_one(self, name):
     if getattr(self, name) < 1:
@@ -163,6 +187,29 @@ class DecoderConfig:
         "DecoderConfig.pre_norm and post_norm are both False; a layer needs"
         " one of the two."
       )
+
+  def _check_residual_dropout(self):
+    given = self.residual_dropout
+    if given is None:
+      return
+    if isinstance(given, list):
+      given = tuple(given)
+      object.__setattr__(self, "residual_dropout", given)
+    rates = given if isinstance(given, tuple) else (given,)
+    numbers = all(isinstance(r, int | float) for r in rates)
+    if isinstance(given, tuple) and len(rates) != 2:
+      why = "give one rate, or two: of the first and of the last layer"
+    elif not numbers or not all(0.0 <= rate < 1.0 for rate in rates):
+      why = "rates are numbers in [0, 1)"
+    elif isinstance(given, tuple) and rates[0] == rates[1]:
+      why = f"its rates are equal; write {rates[0]}"
+    elif isinstance(given, tuple) and self.num_layers == 1:
+      why = "between two rates there are at least two layers; give one rate"
+    elif given == 0.0 == self.dropout_rate:
+      why = "it has no effect, since dropout_rate is 0 too; leave it out"
+    else:
+      return
+    raise UserError(f"DecoderConfig.residual_dropout is {given}: {why}.")
 
   def _positive(self, name):
     value = getattr(self, name)

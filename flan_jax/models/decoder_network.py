@@ -16,7 +16,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.models import attention, layers, placement, rope, stack
@@ -184,11 +183,14 @@ def _extended(cache, own: LayerCache, index) -> LayerCache:
 class Layer(nn.Module):
   """x + attention, then x + mlp, each normed before, after or both.
 
-  Called with a cache of earlier keys and values, or None, and whether it is a
-  sliding layer, which only a scanned stack of both kinds needs to be told.
+  Called with a cache of earlier keys and values, or None; whether it is a
+  sliding layer, which only a scanned stack of both kinds needs to be told; and
+  its rate of residual dropout, likewise where layers of such a stack differ.
 
   Attributes:
     kind: "full" or "sliding"; "either" in a scanned stack of both.
+    residual_dropout: the layer's rate, of `DecoderConfig.residual_rates`; None
+      where it is told.
     room: None keeps no keys and values; a number keeps them and adds room for
       so many more.
     causal: as of `View`.
@@ -196,6 +198,7 @@ class Layer(nn.Module):
 
   config: DecoderConfig
   kind: str = "full"
+  residual_dropout: float | None = 0.0
   room: int | None = None
   causal: bool = False
 
@@ -203,14 +206,16 @@ class Layer(nn.Module):
   def __call__(self, x_BTD, own, kinds, bias_HTS, index):
     c = self.config
     x_BTD = placement.constrain(x_BTD, "batch", "length", None)
-    cache, sliding = own
+    cache, sliding, rate = own
     if self.kind == "either":
       kind = jax.tree.map(
         functools.partial(jnp.where, sliding), kinds["sliding"], kinds["full"]
       )
     else:
       kind = kinds[self.kind]
-    drop = layers.Dropout(c.dropout_rate)
+    # T5 drops a dimension along a whole row, GPT each entry on its own.
+    shared = -2 if c.residual_dropout is None else None
+    drop = layers.Dropout(self.residual_dropout, shared)
 
     def normed(name, on, x):
       return _norm(c, name)(x) if on else x
@@ -219,7 +224,7 @@ class Layer(nn.Module):
     attend = SelfAttention(c, self.causal, self.kind, name="self_attention")
     y_BTD, cache = attend(y_BTD, cache, kind, bias_HTS, index)
     y_BTD = normed("post_self_attention_layer_norm", c.post_norm, y_BTD)
-    x_BTD += drop(y_BTD)
+    x_BTD += drop(y_BTD, rate)
 
     y_BTD = normed("pre_mlp_layer_norm", c.pre_norm, x_BTD)
     mlp = layers.Mlp(
@@ -231,7 +236,7 @@ class Layer(nn.Module):
       name="mlp",
     )
     y_BTD = normed("post_mlp_layer_norm", c.post_norm, mlp(y_BTD))
-    x_BTD += drop(y_BTD)
+    x_BTD += drop(y_BTD, rate)
 
     if self.room is None:
       return x_BTD, None
@@ -298,16 +303,25 @@ class Stack(nn.Module):
 
   def _each_layer(self, caches, room, causal):
     """Inputs of their own and fields of the layers, for `run_layers`."""
-    kinds = self.config.kinds
+    kinds, rates = self.config.kinds, self.config.residual_rates
     common = {"room": room, "causal": causal}
-    fields = [{"kind": kind, **common} for kind in kinds]
     if not self.config.scan_layers:
+      fields = [
+        {"kind": kind, "residual_dropout": rate, **common}
+        for kind, rate in zip(kinds, rates, strict=True)
+      ]
       caches = [None] * len(kinds) if caches is None else caches
-      return [(cache, None) for cache in caches], fields
-    if len(set(kinds)) == 1:
-      return (caches, None), fields
-    sliding_N = np.array([kind == "sliding" for kind in kinds])
-    return (caches, jnp.asarray(sliding_N)), [{"kind": "either", **common}]
+      return [(cache, None, None) for cache in caches], fields
+    # What layers differ in, the one layer of a scanned stack is told.
+    field = {"kind": kinds[0], "residual_dropout": rates[0], **common}
+    sliding_N = rate_N = None
+    if len(set(kinds)) > 1:
+      field["kind"] = "either"
+      sliding_N = jnp.array([kind == "sliding" for kind in kinds])
+    if len(set(rates)) > 1:
+      field["residual_dropout"] = None
+      rate_N = jnp.array(rates, jnp.float32)
+    return (caches, sliding_N, rate_N), [field]
 
 
 class Decoder(nn.Module):

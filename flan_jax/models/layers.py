@@ -30,36 +30,45 @@ fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in")
 
 
 def dropout(
-  x: Array, rate: float, rng: Array | None, broadcast_axis: int | None = None
+  x: Array,
+  rate: float | Float[Array, ""],
+  rng: Array | None,
+  broadcast_axis: int | None = None,
 ) -> Array:
   """Zeroes entries with probability `rate` and scales the others up.
 
   Args:
     x: any shape.
-    rate: in [0, 1).
+    rate: in [0, 1); an array where it is known only while the program runs.
     rng: None switches dropout off.
     broadcast_axis: all positions along this axis share one draw. T5 does so
       along the length, which also makes the draw cheap.
   """
-  if rng is None or rate == 0.0:
+  told = isinstance(rate, jax.Array)
+  if rng is None or (not told and rate == 0.0):
     return x
   shape = list(x.shape)
   if broadcast_axis is not None:
     shape[broadcast_axis] = 1
   keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
-  return x * (keep.astype(x.dtype) / (1.0 - rate))
+  kept = (1.0 - rate).astype(x.dtype) if told else 1.0 - rate
+  return x * (keep.astype(x.dtype) / kept)
 
 
 class Dropout(nn.Module):
-  """`dropout` on the module's "dropout" stream; identity without one."""
+  """`dropout` on the module's "dropout" stream; identity without one.
 
-  rate: float
+  Without a `rate` of its own it is given one in the call, as an array.
+  """
+
+  rate: float | None
   broadcast_axis: int | None = -2
 
-  def __call__(self, x: Array) -> Array:
-    on = self.rate > 0.0 and self.has_rng("dropout")
+  def __call__(self, x: Array, rate: Float[Array, ""] | None = None) -> Array:
+    on = (self.rate is None or self.rate > 0.0) and self.has_rng("dropout")
     rng = self.make_rng("dropout") if on else None
-    return dropout(x, self.rate, rng, self.broadcast_axis)
+    rate = self.rate if rate is None else rate
+    return dropout(x, rate, rng, self.broadcast_axis)
 
 
 class RMSNorm(nn.Module):
@@ -133,10 +142,30 @@ def _project_bwd(residuals, gradient):
 project.defvjp(_project_fwd, _project_bwd)
 
 
+# The collection in which an adapter stands beside the kernel it adapts; a model
+# finds it under the same name as one more part of its parameters.
+ADAPTERS = "adapters"
+
+
+def variables(params):
+  """Collections of flax: parameters, and adapters where there are some.
+
+  >>> sorted(variables({"decoder": {}, "adapters": {}}))
+  ['adapters', 'params']
+  """
+  if ADAPTERS not in params:
+    return {"params": params}
+  rest = {name: part for name, part in params.items() if name != ADAPTERS}
+  return {"params": rest, ADAPTERS: params[ADAPTERS]}
+
+
 class Dense(nn.Module):
   """x @ kernel; + bias where a model has one (T5 has none).
 
-  `axes` are the kernel's logical axes, see `placement.gather`.
+  `axes` are the kernel's logical axes, see `placement.gather`. An adapter of
+  the layer (`lora.py`) is called with x, this product as a function, a key for
+  dropout or None, and the axes; it returns what the layer does. A kernel may
+  be stored in fewer bits: `quantised.py`.
   """
 
   features: int
@@ -147,14 +176,32 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b f"]:
-    shape = (x.shape[-1], self.features)
-    kernel = self.param("kernel", self.kernel_init, shape)
-    kernel = placement.gather(kernel.astype(self.dtype), self.axes)
-    y = project(x.astype(self.dtype), kernel)
-    if self.use_bias:
-      bias = self.param("bias", nn.initializers.zeros, (self.features,))
-      y += bias.astype(self.dtype)
-    return y
+    x = x.astype(self.dtype)
+    product = self._product(x.shape[-1])
+    adapter = self.get_variable(ADAPTERS, "adapter")
+    if adapter is None:
+      return product(x)
+    rng = self.make_rng("dropout") if self.has_rng("dropout") else None
+    return adapter(x, product, rng, self.axes)
+
+  def _product(self, width):
+    """x -> x @ kernel + bias; the parameters are made here."""
+    stored = self.get_variable("params", "kernel")
+    if isinstance(stored, Mapping):
+      multiply = functools.partial(quantised.project, stored, self.axes)
+    else:
+      shape = (width, self.features)
+      kernel = self.param("kernel", self.kernel_init, shape)
+      kernel = placement.gather(kernel.astype(self.dtype), self.axes)
+      multiply = functools.partial(_flipped, kernel)
+    if not self.use_bias:
+      return multiply
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    return lambda x: multiply(x) + bias.astype(self.dtype)
+
+
+def _flipped(kernel, x):
+  return project(x, kernel)
 
 
 class Kernel(nn.Module):

@@ -33,9 +33,12 @@ INERT = frozenset((
 # fmt: on
 
 # Options of our configs that no checkpoint speaks of.
-OURS_ALONE = frozenset(
-  ("prefix_lm", "dropout_rate", "dtype", "scan_layers", "remat_policy")
-)
+# fmt: off
+OURS_ALONE = frozenset((
+  "prefix_lm", "dropout_rate", "residual_dropout", "dtype", "scan_layers",
+  "remat_policy",
+))
+# fmt: on
 
 
 @dataclasses.dataclass(frozen=True)
