@@ -35,6 +35,7 @@ from flan_jax.data import (
   forms,
   pipeline,
   preprocessors,
+  registry,
   sources,
   spec,
   splits,
@@ -47,6 +48,7 @@ PREFIX = "flan_"
 
 # What `register` wrote, and for which vocabulary and wrapper.
 _registered: dict[str, object] = {}
+_written = registry.Written("flan_jax.tasks")
 
 
 @functools.cache
@@ -229,27 +231,22 @@ def register(
     _registered
     and _registered["wrapper"] == wrapper
     and _registered["vocabulary"] == vocabulary
-    and all(map(_taken, _registered["names"]))
+    and _written.complete()
   ):
     return
   unregister()
-  written: list[str] = []
-  _registered.update(vocabulary=vocabulary, wrapper=wrapper, names=written)
+  _registered.update(vocabulary=vocabulary, wrapper=wrapper)
   for task in load().values():
     for form in (forms.FORMS | forms.SINGLE).values():
       if form.shots and task.splits.train is None:
         continue
       made = seqio_task(task, vocabulary, wrapper=wrapper, form=form)
-      _free(made.name)
-      seqio.TaskRegistry.add_provider(made.name, made)
-      written.append(made.name)
+      _written.add(made)
   for split, form in itertools.product(
     splits.all_splits(), forms.FORMS.values()
   ):
-    for name, mixture in mixtures.of_split(split, form).items():
-      _free(name)
-      seqio.MixtureRegistry.add_provider(name, mixture)
-      written.append(name)
+    for mixture in mixtures.of_split(split, form).values():
+      _written.add(mixture)
 
 
 @functools.cache
@@ -259,23 +256,8 @@ def _load_vocabulary(module, name):
 
 def unregister() -> None:
   """Removes what `register` wrote from seqio's registry."""
-  for name in _registered.pop("names", ()):
-    seqio.TaskRegistry.remove(name)
-    seqio.MixtureRegistry.remove(name)
+  _written.clear()
   _registered.clear()
-
-
-def _taken(name: str) -> bool:
-  registries = seqio.TaskRegistry, seqio.MixtureRegistry
-  return any(name in registry.names() for registry in registries)
-
-
-def _free(name: str):
-  if _taken(name):
-    raise UserError(
-      f"seqio has a task or mixture {name!r} already, registered by another"
-      " project; import flan_jax.tasks in a process of its own."
-    )
 
 
 # -------------------------------------------------------------- fingerprint

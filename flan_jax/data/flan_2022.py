@@ -30,6 +30,7 @@ from flan_jax.data import (
   pipeline,
   preprocessors,
   prompt_types,
+  registry,
   sources,
   spec,
   submixtures,
@@ -211,8 +212,8 @@ class Flan2022(Collection):
           )
         )
     written = {task.name: task for found in made.values() for task in found}
-    _add(seqio.TaskRegistry, written.values())
-    _add(seqio.MixtureRegistry, self._mixtures(made, absent))
+    for provider in (*written.values(), *self._mixtures(made, absent)):
+      _written.add(provider)
 
   def _mixtures(self, made, absent) -> Iterable[seqio.Mixture]:
     def mixture(name, variant="", names=None, balanced=True):
@@ -254,23 +255,9 @@ def _differs(part: table.SubMixture, variant: str) -> bool:
   return variant == "no_few_shot" or part.inverted > 0
 
 
-# What the collection wrote to seqio's registries.
-_written: list[tuple[type, str]] = []
-
-
-def _add(registry, providers) -> None:
-  for provider in providers:
-    if provider.name in registry.names():
-      raise UserError(
-        f"seqio has a task or mixture {provider.name!r} already, registered by"
-        " another project; use FLAN 2022 in a process of its own."
-      )
-    registry.add_provider(provider.name, provider)
-    _written.append((registry, provider.name))
+_written = registry.Written("FLAN 2022")
 
 
 def unregister() -> None:
   """Removes what `Flan2022.register` wrote from seqio's registry."""
-  while _written:
-    registry, name = _written.pop()
-    registry.remove(name)
+  _written.clear()

@@ -28,7 +28,13 @@ from collections.abc import Iterable, Mapping
 
 import seqio
 
-from flan_jax.data import p3_datasets, p3_prompts, p3_tasks, template
+from flan_jax.data import (
+  p3_datasets,
+  p3_prompts,
+  p3_tasks,
+  registry,
+  template,
+)
 from flan_jax.data.collection import Collection
 from flan_jax.data.p3_datasets import MIXTURES
 from flan_jax.errors import UserError, check_known
@@ -109,32 +115,21 @@ class P3(Collection):
       UserError: as `sets`, or another project has one of the names.
     """
     found = self.sets()
+    unregister()
     for prompts in found.values():
       made = p3_tasks.seqio_tasks(prompts, vocabulary, wrapper)
-      for name, task in made.items():
-        _free(seqio.TaskRegistry, name)
-        seqio.TaskRegistry.add_provider(name, task)
+      for task in made.values():
+        _written.add(task)
     for name, parts in mixtures(found).items():
-      _free(seqio.MixtureRegistry, name)
-      mixture = seqio.Mixture(name, parts)
-      mixture.flan_jax_p3 = True
-      seqio.MixtureRegistry.add_provider(name, mixture)
+      _written.add(seqio.Mixture(name, parts))
 
 
-def _free(registry, name: str):
-  """Removes what an earlier call wrote; anything else is in the way."""
-  if name not in registry.names():
-    return
-  there = registry.get(name)
-  ours = isinstance(
-    getattr(there, "flan_jax_task", None), p3_tasks.PromptSet
-  ) or hasattr(there, "flan_jax_p3")
-  if not ours:
-    raise UserError(
-      f"seqio has a task or mixture {name!r} already, registered by another"
-      " project."
-    )
-  registry.remove(name)
+_written = registry.Written("P3")
+
+
+def unregister() -> None:
+  """Removes what `P3.register` wrote from seqio's registry."""
+  _written.clear()
 
 
 def task_names(prompts: p3_tasks.PromptSet) -> list[str]:

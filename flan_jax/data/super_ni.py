@@ -22,6 +22,7 @@ import re
 import seqio
 
 from flan_jax.data import (
+  registry,
   super_ni_files,
   super_ni_prompts,
   super_ni_tasks,
@@ -154,9 +155,8 @@ class SuperNI(Collection):
     found = self.sets()
     unregister()
     for name, tasks in found.items():
-      _add(
-        seqio.TaskRegistry,
-        super_ni_tasks.seqio_task(name, tasks, vocabulary, wrapper),
+      _written.add(
+        super_ni_tasks.seqio_task(name, tasks, vocabulary, wrapper)
       )
     tests = [name for name, tasks in found.items() if tasks.testing]
     for mixture, members in (
@@ -164,9 +164,8 @@ class SuperNI(Collection):
       (EVAL, tests),
       (FLAN_2022, ["super_ni_flan_2022_tasks"]),
     ):
-      made = seqio.Mixture(mixture, [(name, 1.0) for name in members])
-      made.flan_jax_super_ni = True
-      _add(seqio.MixtureRegistry, made)
+      parts = [(name, 1.0) for name in members]
+      _written.add(seqio.Mixture(mixture, parts))
 
 
 def task_name(name: str) -> str:
@@ -183,22 +182,9 @@ def _of_mmlu(name: str) -> bool:
   return number is not None and int(number.group(1)) in _MMLU
 
 
-def _add(registry, provider) -> None:
-  if provider.name in registry.names():
-    raise UserError(
-      f"seqio has a task or mixture {provider.name!r} already, registered by"
-      " another project."
-    )
-  registry.add_provider(provider.name, provider)
+_written = registry.Written("Super-NaturalInstructions")
 
 
 def unregister() -> None:
   """Removes what `SuperNI.register` wrote from seqio's registry."""
-  for registry in (seqio.MixtureRegistry, seqio.TaskRegistry):
-    for name in [n for n in registry.names() if n.startswith("super_ni_")]:
-      there = registry.get(name)
-      ours = isinstance(
-        getattr(there, "flan_jax_task", None), super_ni_tasks.TaskSet
-      )
-      if ours or hasattr(there, "flan_jax_super_ni"):
-        registry.remove(name)
+  _written.clear()

@@ -126,9 +126,10 @@ def test_table_is_the_facts(shared):
       assert d.tfds.partition(":")[0] in row["tfds"].split(";"), d.key
 
 
-def test_registering(promptsource):
+def test_registering(promptsource, request):
   collection = p3.P3(prompts=str(promptsource))
   vocabulary = vocabularies.load()
+  request.addfinalizer(p3.unregister)
   collection.register(vocabulary)
   collection.register(vocabulary, wrapper=template.Wrapper(eos=False))
   task = seqio.TaskRegistry.get("t0_super_glue_rte_GPT_3_style")
