@@ -6,7 +6,10 @@ from flan_jax.errors import UserError
 
 
 def task(name):
-  source = seqio.FunctionDataSource(lambda *_, **__: None, ["train"])
+  def rows(split, shuffle_files, seed=None):
+    raise AssertionError("nobody reads it")
+
+  source = seqio.FunctionDataSource(rows, ["train"])
   return seqio.Task(name, source, {}, [])
 
 
