@@ -105,6 +105,7 @@ setuptools.setup(
   package_dir=PACKAGES,
   package_data={
     "flan_jax.data": ["vocabularies/*"],
+    "flan_jax.curation": ["seed_tasks/*.jsonl"],
     "flan_jax.tasks": ["sample/**/*.jsonl", "sample/**/*.tsv"],
   },
 )

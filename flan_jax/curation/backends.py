@@ -17,7 +17,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -80,6 +80,9 @@ class Checkpoint:
   prompt_prefix: str = ""
   prompt_suffix: str = ""
   inputs_eos: bool | None = None
+
+  # No further options in a request's `extra`.
+  takes_extra: ClassVar[bool] = False
 
   def __post_init__(self):
     checks.numbers(inputs_length=self.inputs_length, batch_size=self.batch_size)
