@@ -33,6 +33,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import answer_file, generation, rank, report, results
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
+from flan_jax.models import rule_adapter as rule_adapter_lib
 from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.training import checks
 from flan_jax.training import progress as progress_lib
@@ -52,6 +53,7 @@ def evaluate_tasks(
   wrapper: template.Wrapper = template.PLAIN,
   score: str = "sum",
   stop_strings: Sequence[str] = (),
+  rules: rule_adapter_lib.Rules | None = None,
   predictions: str | os.PathLike | None = None,
   generated: str | os.PathLike | None = None,
   run: str = "",
@@ -80,6 +82,7 @@ def evaluate_tasks(
     wrapper: see `EvaluationSet.prepare`.
     score: one of `rank.SCORES`, by which choices are ranked.
     stop_strings: texts that end a generated answer too.
+    rules: on the logits while answers are generated; None: none.
     predictions: file for every answer, one JSON object a line.
     generated: file that keeps generated answers as they come, `AnswerFile`:
       an evaluation that was stopped goes on from them.
@@ -113,7 +116,7 @@ def evaluate_tasks(
     )
   start = time.monotonic()
   config = DecodeConfig(
-    end_ids=tasks.end_ids, stop_strings=tuple(stop_strings)
+    end_ids=tasks.end_ids, stop_strings=tuple(stop_strings), rules=rules
   )
   file = None
   if generated is not None and tasks.plans(splits)[1].inputs:
@@ -153,6 +156,7 @@ def evaluate(
   options_shown: bool = True,
   stop_strings: Sequence[str] = (),
   allow_seen: bool = False,
+  rule_adapter: rule_adapter_lib.RuleAdapter | None = None,
 ) -> pathlib.Path:
   """Evaluates one checkpoint and writes the page about it.
 
@@ -188,6 +192,7 @@ def evaluate(
     options_shown: whether prompts list the options.
     stop_strings: texts that end a generated answer too.
     allow_seen: whether datasets that the run was trained on are evaluated.
+    rule_adapter: rules on the logits while answers are generated; None: none.
 
   Returns:
     The path of the page.
@@ -271,6 +276,11 @@ def evaluate(
   for task, by in seen.items():
     display.say(f"note: {task} was trained on ({', '.join(by)})")
 
+  rules = None
+  if rule_adapter is not None:
+    rules, without = rule_adapter.of(vocabulary.encode, vocabulary.decode)
+    for note in rule_adapter_lib.missing_notes(without):
+      display.say(note)
   params = load.load_params(opened, model)
   result = evaluate_tasks(
     model,
@@ -278,6 +288,7 @@ def evaluate(
     rows,
     score=score,
     stop_strings=stop_strings,
+    rules=rules,
     predictions=folder / "predictions.jsonl",
     generated=folder / "generated.jsonl",
     run=f"{opened.path} {_parameters(params)}",
@@ -371,6 +382,10 @@ def _run(model, params, tasks, splits, score, config, file, progress):
     raise UserError(
       f"STOP_STRINGS {config.stop_strings!r} have no effect: all answers are"
       " ranked. Leave them out."
+    )
+  if config.rules and not generating.inputs:
+    raise UserError(
+      "RULE_ADAPTER has no effect: all answers are ranked. Leave it out."
     )
   if score != "sum" and not ranking.batches:
     raise UserError(

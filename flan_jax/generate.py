@@ -22,6 +22,7 @@ from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation
 from flan_jax.models.decoding_config import DecodeConfig
+from flan_jax.models.rule_adapter import RuleAdapter, missing_notes
 from flan_jax.training import checks, progress
 
 
@@ -57,6 +58,7 @@ def generate(
   prompt_prefix: str = "",
   prompt_suffix: str = "",
   inputs_eos: bool | None = None,
+  rule_adapter: RuleAdapter | None = None,
 ) -> list[generation.Generated]:
   """Continues every prompt with the model of a checkpoint.
 
@@ -80,6 +82,7 @@ def generate(
     prompt_prefix, prompt_suffix: text around every prompt, as in training.
     inputs_eos: whether EOS follows a prompt, as in training; None: it does for
       an encoder-decoder model and does not for a decoder-only model.
+    rule_adapter: rules on the model's logits; None: none.
 
   Returns:
     The answers, in the order of the prompts. Equal prompts get equal answers;
@@ -103,6 +106,12 @@ def generate(
     decode = dataclasses.replace(
       decode, end_ids=vocabulary_lib.end_ids(vocabulary)
     )
+  display = progress.Display()
+  if rule_adapter is not None:
+    rules, missing = rule_adapter.of(vocabulary.encode, vocabulary.decode)
+    decode = dataclasses.replace(decode, rules=rules)
+    for note in missing_notes(missing):
+      display.say(note)
   decode.check_vocabulary(model.config.vocab_size)
   if inputs_eos is None:
     inputs_eos = model.kind == "encoder_decoder"
@@ -120,7 +129,6 @@ def generate(
     name=_name,
     limit_name="INPUTS_LENGTH",
   )
-  display = progress.Display()
   display.say(
     f"{opened.path} ({opened.format}): {model.kind},"
     f" {vocabulary_lib.describe(vocabulary)}"

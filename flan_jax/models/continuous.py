@@ -40,6 +40,7 @@ class Rows(NamedTuple):
     finite_R: whether the logits of all of a row's tokens were finite.
     seeds_R: of the rows' draws.
     cache: of the model, with every token but each row's last one.
+    said_RV: as in `sampling.State`.
   """
 
   index_R: Int[Array, " R"]
@@ -49,6 +50,7 @@ class Rows(NamedTuple):
   finite_R: Bool[Array, " R"]
   seeds_R: UInt32[Array, " R"]
   cache: Any
+  said_RV: Bool[Array, "R V"] | None = None
 
 
 class New(NamedTuple):
@@ -218,6 +220,7 @@ def _empty(model, params, rows: int, length: int, config) -> Rows:
     params,
   )
   shape = rows, config.max_decode_len
+  remembers = config.rules is not None and config.rules.remembers
   return Rows(
     index_R=np.zeros(rows, np.int32),
     tokens_RT=np.full(shape, -1, np.int32),
@@ -226,6 +229,9 @@ def _empty(model, params, rows: int, length: int, config) -> Rows:
     finite_R=np.ones(rows, bool),
     seeds_R=np.zeros(rows, np.uint32),
     cache=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), cache),
+    said_RV=(
+      np.zeros((rows, model.config.vocab_size), bool) if remembers else None
+    ),
   )
 
 
@@ -286,9 +292,14 @@ def _read(model, params, state: Rows, new: New, seed, config, axes) -> Rows:
     return old.at[place].set(value, mode="drop")
 
   first_P = jnp.zeros(len(new.slots_P), jnp.int32)
+  said_PV = said_RV = None
+  if state.said_RV is not None:
+    said_PV = config.rules.start(new.inputs_PS, logits_PV.shape[-1])
   token_P, log_prob_P, finite_P = _pick(
-    logits_PV, seed, new.seeds_P, first_P, config
+    logits_PV, seed, new.seeds_P, first_P, said_PV, config
   )
+  if said_PV is not None:
+    said_RV = put(state.said_RV, sampling.said(said_PV, token_P))
   T = config.max_decode_len
   tokens_PT = jnp.full((len(first_P), T), -1).at[:, 0].set(token_P)
   log_probs_RT = state.log_probs_RT
@@ -303,6 +314,7 @@ def _read(model, params, state: Rows, new: New, seed, config, axes) -> Rows:
     finite_R=put(state.finite_R, finite_P),
     seeds_R=put(state.seeds_R, new.seeds_P),
     cache=jax.tree.map(put, state.cache, fresh, axes),
+    said_RV=said_RV,
   )
 
 
@@ -322,7 +334,7 @@ def _step(model, params, state: Rows, seed, config, axes) -> Rows:
     token_R, state.cache, before_R
   )
   token_R, log_prob_R, finite_R = _pick(
-    logits_RV, seed, state.seeds_R, state.index_R, config
+    logits_RV, seed, state.seeds_R, state.index_R, state.said_RV, config
   )
   # What ended rows are given goes nowhere.
   T = config.max_decode_len
@@ -338,15 +350,17 @@ def _step(model, params, state: Rows, seed, config, axes) -> Rows:
     finite_R=state.finite_R & (finite_R | state.ended_R),
     seeds_R=state.seeds_R,
     cache=cache,
+    said_RV=sampling.said(state.said_RV, token_R),
   )
 
 
-def _pick(logits_RV, seed, seeds_R, index_R, config):
+def _pick(logits_RV, seed, seeds_R, index_R, said_RV, config):
   """A token of each row, its log p and whether that is finite."""
   logits_RV = logits_RV.astype(jnp.float32)
+  scores_RV = sampling.ruled(logits_RV, index_R, said_RV, config)
   if config.strategy == "sample":
     scores_RV = sampling.filter_logits(
-      logits_RV,
+      scores_RV,
       temperature=config.temperature,
       top_k=config.top_k,
       top_p=config.top_p,
@@ -355,7 +369,7 @@ def _pick(logits_RV, seed, seeds_R, index_R, config):
       scores_RV, seed, seeds_R, index_R
     )
   else:
-    token_R = jnp.argmax(logits_RV, axis=-1).astype(jnp.int32)
+    token_R = jnp.argmax(scores_RV, axis=-1).astype(jnp.int32)
   picked_R = jnp.take_along_axis(logits_RV, token_R[:, None], axis=1)[:, 0]
   log_prob_R = picked_R - jax.nn.logsumexp(logits_RV, axis=-1)
   return token_R, log_prob_R, jnp.isfinite(picked_R)

@@ -9,11 +9,12 @@ import difflib
 import math
 
 from flan_jax.errors import UserError
+from flan_jax.models.rule_adapter import Rules
 
 # Which further options a strategy reads.
 STRATEGIES = {
-  "greedy": (),
-  "sample": ("temperature", "top_k", "top_p", "num_samples", "seed"),
+  "greedy": ("rules",),
+  "sample": ("temperature", "top_k", "top_p", "num_samples", "seed", "rules"),
   "beam": ("beam_size", "length_penalty", "num_samples"),
 }
 # T5X's (and GNMT's) exponent of the length penalty.
@@ -53,6 +54,8 @@ class DecodeConfig:
       that the model gives to their tokens, in nats, end id included (before
       temperature, top_k and top_p); beams: divided by the length penalty.
     seed: of the drawn tokens; None: 0.
+    rules: added to the logits before anything else, `rule_adapter.py`; None:
+      none. Scores are the model's own all the same.
 
   Raises:
     UserError: an unknown strategy, a value that is out of range, an option
@@ -71,6 +74,7 @@ class DecodeConfig:
   stop_strings: tuple[str, ...] = ()
   return_scores: bool = False
   seed: int | None = None
+  rules: Rules | None = None
 
   def __post_init__(self):
     for name in ("end_ids", "stop_strings"):
@@ -102,6 +106,8 @@ class DecodeConfig:
           f" Leave it out or use strategy"
           f" {' or '.join(map(repr, readers))}."
         )
+    if self.rules is not None and self.rules.end_score and not self.end_ids:
+      _refuse("end_ids", (), "rule 'end' has no end to make likelier")
     if self.top_k == 1:
       _refuse("top_k", 1, "it leaves nothing to draw; use strategy 'greedy'")
     if self.top_p == 1:
@@ -167,6 +173,10 @@ class DecodeConfig:
     over = [i for i in self.end_ids if i >= vocab_size]
     if over:
       _refuse("end_ids", self.end_ids, f"{over} are over {vocab_size} ids")
+    if self.rules is not None:
+      over = [i for i, _ in self.rules.token_scores if i >= vocab_size]
+      if over:
+        _refuse("rules", self.rules, f"{over} are over {vocab_size} ids")
     if self.top_k is not None and self.top_k >= vocab_size:
       _refuse(
         "top_k",

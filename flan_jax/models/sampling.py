@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from flan_jax.models import rule_adapter
 from flan_jax.models.decoding_config import DecodeConfig
 
 
@@ -26,6 +27,8 @@ class State(NamedTuple):
     finite_R: whether the logits of all of a row's tokens were finite.
     keys_R: of the rows' draws; None: greedy.
     cache: of the model, with every token but the last one.
+    said_RV: which tokens were said, for `rule_adapter.Rules`; None: nothing
+      asks for it.
   """
 
   index: Int[Array, ""]
@@ -35,6 +38,7 @@ class State(NamedTuple):
   finite_R: Bool[Array, " R"]
   keys_R: Key[Array, " R"] | None
   cache: Any
+  said_RV: Bool[Array, "R V"] | None = None
 
 
 def start(
@@ -59,6 +63,11 @@ def start(
     keys_R = jax.vmap(jax.random.fold_in)(
       jnp.repeat(keys_B, samples, axis=0), number_R
     )
+  said_RV = None
+  if config.rules is not None:
+    said_RV = config.rules.start(inputs_BS, logits_RV.shape[-1])
+    if said_RV is not None:
+      said_RV = jnp.repeat(said_RV, samples, axis=0)
   shape = B * samples, T
   state = State(
     index=jnp.int32(0),
@@ -68,6 +77,7 @@ def start(
     finite_R=jnp.ones(B * samples, bool),
     keys_R=keys_R,
     cache=cache,
+    said_RV=said_RV,
   )
   return _write(state, logits_RV, config)
 
@@ -97,16 +107,17 @@ def advance(
 def _write(state: State, logits_RV, config: DecodeConfig) -> State:
   """The state with a token more, picked by the logits."""
   logits_RV = logits_RV.astype(jnp.float32)
+  scores_RV = ruled(logits_RV, state.index, state.said_RV, config)
   if config.strategy == "sample":
     scores_RV = filter_logits(
-      logits_RV,
+      scores_RV,
       temperature=config.temperature,
       top_k=config.top_k,
       top_p=config.top_p,
     )
     token_R = draw(scores_RV, state.keys_R, state.index)
   else:
-    token_R = jnp.argmax(logits_RV, axis=-1).astype(jnp.int32)
+    token_R = jnp.argmax(scores_RV, axis=-1).astype(jnp.int32)
   picked_R = jnp.take_along_axis(logits_RV, token_R[:, None], axis=1)[:, 0]
   finite_R = state.finite_R & (jnp.isfinite(picked_R) | state.ended_R)
   token_R = jnp.where(state.ended_R, -1, token_R)
@@ -123,7 +134,29 @@ def _write(state: State, logits_RV, config: DecodeConfig) -> State:
     finite_R=finite_R,
     keys_R=state.keys_R,
     cache=state.cache,
+    said_RV=said(state.said_RV, token_R),
   )
+
+
+def ruled(
+  logits_RV: Float[Array, "R V"],
+  length_R: Int[Array, "*R"],
+  said_RV: Bool[Array, "R V"] | None,
+  config: DecodeConfig,
+) -> Float[Array, "R V"]:
+  """The logits after `config.rules`, see `rule_adapter.Rules.add`."""
+  if config.rules is None:
+    return logits_RV
+  return config.rules.add(logits_RV, length_R, said_RV, config.end_ids)
+
+
+def said(
+  said_RV: Bool[Array, "R V"] | None, token_R: Int[Array, " R"]
+) -> Bool[Array, "R V"] | None:
+  """What was said, a further token of each row included."""
+  if said_RV is None:
+    return None
+  return rule_adapter.say(said_RV, token_R[:, None])
 
 
 def _put(x_RT, value_R, index):

@@ -304,7 +304,7 @@ def test_logits_that_are_not_finite_name_their_row(model, params):
     ({"strategy": "beams"}, "strategy = 'beams': known are greedy, sample,"
                             r" beam \(the nearest is 'beam'\)"),
     ({"temperature": 0.5}, "temperature = 0.5 has no effect with strategy"
-                           " 'greedy', which reads no more.*'sample'"),
+                           " 'greedy', which reads rules.*'sample'"),
     ({"top_k": 4}, "top_k = 4 has no effect"),
     ({"seed": 0}, "seed = 0 has no effect"),
     ({"num_samples": 2}, "num_samples = 2 has no effect.*'sample' or 'beam'"),
