@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.errors import UserError
-from flan_jax.models import stack
+from flan_jax.models import dense, stack
 from flan_jax.models.decoder_config import DecoderConfig
 from flan_jax.models.decoder_network import Decoder, LayerCache, View
 from flan_jax.models.head import Head
@@ -240,7 +240,7 @@ class DecoderOnly:
     return 3.0 * B * T * (c.num_layers * layer + head)
 
   def _apply(self, params, *args, **fields):
-    return self.module.apply({"params": params}, *args, **fields)
+    return self.module.apply(dense.variables(params), *args, **fields)
 
   def _training_view(self, batch):
     """Tokens and view of a batch; padding, which nothing sees, is id 0."""

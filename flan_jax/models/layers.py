@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.models import attention, placement
-
-Dtype = jnp.dtype | str
+from flan_jax.models.dense import Dense, Dtype, fan_in
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "gelu": functools.partial(nn.gelu, approximate=True),  # T5X's gelu is tanh
@@ -25,9 +24,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "relu": nn.relu,
   "silu": nn.silu,
 }
-
-fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in")
-
 
 def dropout(
   x: Array,
@@ -110,100 +106,6 @@ class LayerNorm(nn.Module):
     return (x * jax.lax.rsqrt(variance + self.epsilon)).astype(self.dtype)
 
 
-@jax.custom_vjp
-def project(
-  x: Float[Array, "*b d"], kernel: Float[Array, "d f"]
-) -> Float[Array, "*b f"]:
-  """X @ kernel, with a gradient of the kernel that turns its smaller factor.
-
-  Reverse mode turns the gradient of the output whatever its size. For the
-  wide sides of T5 (F > D, V > D) XLA's CPU backend then writes it out column
-  by column: a third of a step of `tests/benchmarks/step.py`.
-  """
-  return x @ kernel
-
-
-def _project_fwd(x, kernel):
-  return x @ kernel, (x, kernel)
-
-
-def _project_bwd(residuals, gradient):
-  x, kernel = residuals
-  d_in, d_out = kernel.shape
-  x_Nd = x.reshape(-1, d_in)
-  gradient_Nf = gradient.reshape(-1, d_out)
-  if d_in <= d_out:
-    d_kernel = x_Nd.T @ gradient_Nf
-  else:
-    d_kernel = (gradient_Nf.T @ x_Nd).T
-  return gradient @ kernel.T, d_kernel
-
-
-project.defvjp(_project_fwd, _project_bwd)
-
-
-# The collection in which an adapter stands beside the kernel it adapts; a model
-# finds it under the same name as one more part of its parameters.
-ADAPTERS = "adapters"
-
-
-def variables(params):
-  """Collections of flax: parameters, and adapters where there are some.
-
-  >>> sorted(variables({"decoder": {}, "adapters": {}}))
-  ['adapters', 'params']
-  """
-  if ADAPTERS not in params:
-    return {"params": params}
-  rest = {name: part for name, part in params.items() if name != ADAPTERS}
-  return {"params": rest, ADAPTERS: params[ADAPTERS]}
-
-
-class Dense(nn.Module):
-  """x @ kernel; + bias where a model has one (T5 has none).
-
-  `axes` are the kernel's logical axes, see `placement.gather`. An adapter of
-  the layer (`lora.py`) is called with x, this product as a function, a key for
-  dropout or None, and the axes; it returns what the layer does. A kernel may
-  be stored in fewer bits: `quantised.py`.
-  """
-
-  features: int
-  dtype: Dtype = jnp.float32
-  kernel_init: nn.initializers.Initializer = fan_in("truncated_normal")
-  use_bias: bool = False
-  axes: tuple[str, ...] = ()
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b f"]:
-    x = x.astype(self.dtype)
-    product = self._product(x.shape[-1])
-    adapter = self.get_variable(ADAPTERS, "adapter")
-    if adapter is None:
-      return product(x)
-    rng = self.make_rng("dropout") if self.has_rng("dropout") else None
-    return adapter(x, product, rng, self.axes)
-
-  def _product(self, width):
-    """x -> x @ kernel + bias; the parameters are made here."""
-    stored = self.get_variable("params", "kernel")
-    if isinstance(stored, Mapping):
-      multiply = functools.partial(quantised.project, stored, self.axes)
-    else:
-      shape = (width, self.features)
-      kernel = self.param("kernel", self.kernel_init, shape)
-      kernel = placement.gather(kernel.astype(self.dtype), self.axes)
-      multiply = functools.partial(_flipped, kernel)
-    if not self.use_bias:
-      return multiply
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    return lambda x: multiply(x) + bias.astype(self.dtype)
-
-
-def _flipped(kernel, x):
-  return project(x, kernel)
-
-
 class Kernel(nn.Module):
   """The matrix of a head, made here and multiplied by `head.Head`."""
 
@@ -216,8 +118,17 @@ class Kernel(nn.Module):
     return self.param("kernel", init, (self.features, self.vocab_size))
 
 
+# Beside an embedding: vectors of each row's own, see `Embedding`.
+PROMPT = "prompt_BPD"
+
+
 class Embedding(nn.Module):
-  """Token vectors by lookup."""
+  """Token vectors by lookup.
+
+  Beside the table there may be `prompt_BPD`, vectors of each row's own, which
+  soft prompts put there (`soft_prompt.py`): id V + p is vector p of the row,
+  so that a prompt is read, placed and masked as tokens are.
+  """
 
   vocab_size: int
   features: int
@@ -229,7 +140,8 @@ class Embedding(nn.Module):
     shape = (self.vocab_size, self.features)
     init = nn.initializers.normal(self.stddev)
     embedding = self.param("embedding", init, shape)
-    return placement.lookup(embedding, tokens, self.dtype)
+    prompt_BPD = self.get_variable("params", PROMPT)
+    return placement.lookup(embedding, tokens, self.dtype, prompt_BPD)
 
 
 class Mlp(nn.Module):

@@ -155,14 +155,34 @@ _turned.defvjp(_turned_fwd, _turned_bwd)
 
 
 def lookup(
-  table_VD: Float[Array, "V D"], tokens: Int[Array, "*b"], dtype: Any
+  table_VD: Float[Array, "V D"],
+  tokens: Int[Array, "*b"],
+  dtype: Any,
+  prompt_BPD: Float[Array, "B P D"] | None = None,
 ) -> Float[Array, "*b D"]:
   """Rows of an embedding; NaN for an id outside it, not another's row.
 
   >>> lookup(jnp.eye(2), jnp.array([1, 0, 2]), "float32").tolist()
   [[0.0, 1.0], [1.0, 0.0], [nan, nan]]
+
+  Args:
+    table_VD: the embedding.
+    tokens: ids.
+    dtype: of the result.
+    prompt_BPD: further vectors of each row of tokens [B, T]: V + p is the id
+      of vector p.
   """
   placement = _current.get()
+  if prompt_BPD is not None:
+    V, P = table_VD.shape[0], prompt_BPD.shape[1]
+    place_BT1 = (tokens - V)[..., None]
+    inside_BT1 = (place_BT1 >= 0) & (place_BT1 < P)
+    tokens = jnp.where(inside_BT1[..., 0], 0, tokens)
+    vector_BTD = jnp.take_along_axis(
+      prompt_BPD.astype(dtype), jnp.clip(place_BT1, 0, P - 1), axis=1
+    )
+    x_BTD = lookup(table_VD, tokens, dtype)
+    return jnp.where(inside_BT1, vector_BTD, x_BTD)
   if placement is not None:
     return placement.lookup(table_VD, tokens, dtype)
   return jnp.take(table_VD, tokens, axis=0, mode="fill").astype(dtype)

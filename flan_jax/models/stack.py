@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flan_jax.models import dense
+
 Params = Mapping[str, Any]
 
 SIDES = ("encoder", "decoder")
@@ -49,7 +51,7 @@ def run_layers(layer, config, count, x, each, *shared, fields=()):
   if config.scan_layers:
     scanned = nn.scan(
       layer,
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, dense.ADAPTERS: 0},
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, *[nn.broadcast] * len(shared)),
       length=count,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flan_jax.models import stack
+from flan_jax.models import dense, stack
 from flan_jax.models.head import Head
 from flan_jax.models.stack import Params
 from flan_jax.models.t5_network import T5, Batch, Cache, Encoded, T5Config
@@ -164,7 +164,7 @@ class EncoderDecoder:
     return stack.take_rows(cache, rows, scanned=self.config.scan_layers)
 
   def _apply(self, params, *args, **fields):
-    return self.module.apply({"params": params}, *args, **fields)
+    return self.module.apply(dense.variables(params), *args, **fields)
 
   def model_flops(self, batch_shapes: Mapping[str, tuple[int, ...]]) -> float:
     """Floating-point operations of one training step: 3 x forward matmuls.

@@ -26,6 +26,13 @@ PARAMETER_AXES = (
   (r"wi(_\d+)?/bias", ("mlp",)),
   (r"wo/kernel", ("mlp", "embed")),
   (r"(out|wo)/bias", ("norm",)),
+  # LoRA: A reads what the kernel reads, B gives what it gives.
+  (r"(query|key|value|wi(_\d+)?)/lora_a", ("embed", "lora_rank")),
+  (r"(query|key|value)/lora_b", ("lora_rank", "joined_kv")),
+  (r"wi(_\d+)?/lora_b", ("lora_rank", "mlp")),
+  (r"out/lora_a", ("joined_kv", "lora_rank")),
+  (r"wo/lora_a", ("mlp", "lora_rank")),
+  (r"(out|wo)/lora_b", ("lora_rank", "embed")),
   (r"\w+_norm/scale", ("norm",)),
 )
 # Axes of activations that no parameter has.

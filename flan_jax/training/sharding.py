@@ -46,6 +46,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
   "heads": "tensor",
   "norm": None,
   "relpos_buckets": None,
+  "lora_rank": None,
   "layers": None,
 }
 

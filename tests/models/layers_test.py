@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax.models import attention, layers
+from flan_jax.models import attention, dense, layers
 
 
 def test_relative_bucket_docstring_example():
@@ -122,7 +122,7 @@ def test_project_has_the_gradients_of_a_product():
       jnp.float32(random.standard_normal(s))
       for s in ((2, 5, d_in), (d_in, d_out), (2, 5, d_out))
     )
-    _, ours = jax.vjp(layers.project, x, kernel)
+    _, ours = jax.vjp(dense.project, x, kernel)
     _, theirs = jax.vjp(jnp.matmul, x, kernel)
     for a, b in zip(ours(cotangent), theirs(cotangent), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

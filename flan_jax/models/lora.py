@@ -1,0 +1,396 @@
+"""LoRA: a product of two thin matrices beside kernels that are frozen.
+
+Hu et al. 2021 (arXiv:2106.09685), section 4.1: a layer x W becomes
+x W + (alpha / r) x A B with A [d, r], B [r, f] and B = 0 at the start. W + A B
+is never made while training, so W needs no gradient, and may be stored in 4 or
+8 bits (`quantised.py`; QLoRA, Dettmers et al. 2023, arXiv:2305.14314).
+
+    adapter = Lora(rank=8, targets=r".*(query|value)/kernel")
+    model = adapter.on(EncoderDecoder(config))
+    params = model.init(rng)
+    params["lora"]["encoder"]["layers_0"]["attention"]["query"]["lora_a"]
+
+d and f are the widths of a layer's input and output, r the rank, B batch,
+A adapters of a bank.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flan_jax.errors import UserError, check_known
+from flan_jax.models import dense, layers, placement, quantised
+
+KEY = "lora"
+# Between the adapted kernel's axes; on no mesh is it split.
+RANK_AXIS = "lora_rank"
+Params = Mapping[str, Any]
+
+
+@flax.struct.dataclass
+class LowRank:
+  """What one layer adds; the scale is in B.
+
+  Attributes:
+    a: [d, r]; or [B, d, r], one of each example.
+    b: [r, f]; or [B, r, f].
+    dropout: rate of what A reads, while training.
+  """
+
+  a: Float[Array, "d r"] | Float[Array, "B d r"]
+  b: Float[Array, "r f"] | Float[Array, "B r f"]
+  dropout: float = flax.struct.field(pytree_node=False, default=0.0)
+
+  def __call__(
+    self,
+    x: Float[Array, "*b d"],
+    product: Callable[[Array], Array],
+    rng: Array | None,
+    axes: tuple[str, ...],
+  ) -> Float[Array, "*b f"]:
+    """Product(x) + dropout(x) A B, as `dense.Dense` asks."""
+    a, b = self.a.astype(x.dtype), self.b.astype(x.dtype)
+    read = layers.dropout(x, self.dropout, rng)
+    if a.ndim == 3:
+      rows = x.shape[0] // a.shape[0]
+      a, b = (jnp.repeat(m, rows, axis=0) for m in (a, b))
+      thin = jnp.einsum("b...d,bdr->b...r", read, a)
+      return product(x) + jnp.einsum("b...r,brf->b...f", thin, b)
+    if axes:
+      a = placement.gather(a, (axes[0], RANK_AXIS))
+      b = placement.gather(b, (RANK_AXIS, axes[1]))
+    return product(x) + dense.project(dense.project(read, a), b)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  r"""The options of gin/adapters/lora.gin and qlora.gin.
+
+  Attributes:
+    rank: r. Up to the smaller side of the narrowest kernel it adapts.
+    alpha: the product is multiplied by alpha / r.
+    dropout: of what A reads, while training.
+    targets: regular expression of the whole names of kernels to adapt, as
+      they are without scanning: `.*layers_\d+/.*kernel` is all of them.
+    rank_stabilised: divide alpha by the root of r instead (Kalajdzievski 2023,
+      arXiv:2312.03732).
+    base_type: how kernels of layers are stored: None, as they are; "nf4" or
+      "int8", see `quantised.py`. Adapted or not.
+    base_rest: type of the other matrices then (embedding and head), "float32"
+      or "bfloat16".
+
+  Raises:
+    UserError: a number out of its range, an unknown type, or no regular
+      expression.
+  """
+
+  rank: int = 8
+  alpha: float = 16.0
+  dropout: float = 0.0
+  targets: str = r".*(query|value)/kernel"
+  rank_stabilised: bool = False
+  base_type: str | None = None
+  base_rest: str = "float32"
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise UserError(f"Lora.rank is {self.rank}; it must be 1 or more.")
+    if not self.alpha > 0:
+      raise UserError(f"Lora.alpha is {self.alpha}; it must be more than 0.")
+    if not 0.0 <= self.dropout < 1.0:
+      raise UserError(f"Lora.dropout is {self.dropout}; it must be in [0, 1).")
+    try:
+      re.compile(self.targets)
+    except re.error as error:
+      raise UserError(
+        f"Lora.targets is {self.targets!r}, which is no regular expression:"
+        f" {error}."
+      ) from error
+    if self.base_type is not None:
+      check_known("Lora.base_type", self.base_type, quantised.KINDS)
+    check_known("Lora.base_rest", self.base_rest, ("float32", "bfloat16"))
+    if self.base_type is None and self.base_rest != "float32":
+      raise UserError(
+        f"Lora.base_rest={self.base_rest!r} has no effect on a base that is not"
+        " quantised: give a base_type, or leave it out."
+      )
+
+  @property
+  def scale(self) -> float:
+    """What A B is multiplied by.
+
+    >>> Lora(rank=4, alpha=8).scale, Lora(4, 8, rank_stabilised=True).scale
+    (2.0, 4.0)
+    """
+    r = math.sqrt(self.rank) if self.rank_stabilised else self.rank
+    return self.alpha / r
+
+  def on(self, model: Any, vocabulary: Any = None) -> "WithLora":
+    """The model with an adapter of these options.
+
+    Raises:
+      UserError: `targets` matches no kernel of its layers, or something else
+        too; or the rank is too large.
+    """
+    del vocabulary
+    adapted = WithLora(model, self)
+    _ = adapted.targets  # says what is wrong with them
+    return adapted
+
+
+@dataclasses.dataclass(frozen=True)
+class WithLora:
+  """A model and its adapter; has the interface of a model.
+
+  Parameters are the base's and, under "lora", `lora_a` and `lora_b` in the
+  place of each kernel that they adapt.
+  """
+
+  base: Any
+  options: Lora
+  key: ClassVar[str] = KEY
+  trainable: ClassVar[str] = rf"{KEY}/.*"
+  packs: ClassVar[bool] = True
+
+  @property
+  def config(self) -> Any:
+    return self.base.config
+
+  @property
+  def kind(self) -> str:
+    return self.base.kind
+
+  @property
+  def module(self) -> Any:
+    return self.base.module
+
+  @functools.cached_property
+  def targets(self) -> dict[str, tuple[int, ...]]:
+    """Each kernel that is adapted, as it is named in the tree -> its shape.
+
+    Raises:
+      UserError: see `Lora.on`.
+    """
+    return _targets(self.base, self.options)
+
+  def init(self, rng: Array, batch_shapes: Any = None) -> Params:
+    """Fresh parameters: the base as it is stored, and the adapter."""
+    base = self.store(self.base.init(rng, batch_shapes))
+    return {**base, KEY: self.initial(rng, base)}
+
+  def initial(
+    self, rng: Array, base_params: Any = None, saved: Any = None
+  ) -> Params:
+    """The adapter at the start: A uniform within 1 / sqrt(d), B zero."""
+    del base_params, saved
+    tree: dict[str, Any] = {}
+    r = self.options.rank
+    for number, (name, shape) in enumerate(self.targets.items()):
+      *layers_N, d, f = shape
+      bound = 1.0 / math.sqrt(d)
+      key = jax.random.fold_in(rng, number)
+      node = tree
+      for scope in name.split("/")[:-1]:
+        node = node.setdefault(scope, {})
+      node["lora_a"] = jax.random.uniform(
+        key, (*layers_N, d, r), minval=-bound, maxval=bound
+      )
+      node["lora_b"] = jnp.zeros((*layers_N, r, f))
+    return tree
+
+  def store(self, base_params: Params) -> Params:
+    """The base in the types that the options give it."""
+    o = self.options
+    if o.base_type is None:
+      return base_params
+    return quantised.tree(base_params, o.base_type, o.base_rest)
+
+  def hidden(
+    self, params: Params, batch: Any, *, dropout_rng: Array | None = None
+  ) -> Float[Array, "B T D"]:
+    """What the head multiplies; dropout if and only if there is a key."""
+    return self.base.hidden(self._on(params), batch, dropout_rng=dropout_rng)
+
+  def head(self, params: Params) -> Any:
+    """The base's."""
+    return self.base.head(params)
+
+  def logits(
+    self, params: Params, batch: Any, *, dropout_rng: Array | None = None
+  ) -> Float[Array, "B T V"]:
+    """Logits of each next token, float32; dropout iff there is a key."""
+    return self.base.logits(self._on(params), batch, dropout_rng=dropout_rng)
+
+  def encode(self, params: Params, inputs_BS: Array) -> Any:
+    """The inputs alone, for `score`."""
+    return self.base.encode(self._on(params), inputs_BS)
+
+  def score(
+    self, params: Params, encoded: Any, choices_BCT: Array
+  ) -> Float[Array, "B C T"]:
+    """Log p(token | input, earlier tokens) of each choice; 0 at padding."""
+    return self.base.score(self._on(params), encoded, choices_BCT)
+
+  def start_decoding(
+    self, params: Params, inputs_BS: Array, cache_length: int
+  ) -> tuple[Float[Array, "B V"], Any]:
+    """Logits of the first token after the inputs, and a cache to go on with."""
+    return self.base.start_decoding(self._on(params), inputs_BS, cache_length)
+
+  def decode_step(
+    self, params: Params, token_B: Array, cache: Any, index: Any
+  ) -> tuple[Float[Array, "B V"], Any]:
+    """Logits after one more token of each row, and the cache with it."""
+    return self.base.decode_step(self._on(params), token_B, cache, index)
+
+  def take_rows(self, cache: Any, rows: Array) -> Any:
+    """The cache of some rows, in another order or more than once."""
+    return self.base.take_rows(cache, rows)
+
+  def model_flops(self, batch_shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """Operations of a training step: the base's without kernels' gradients.
+
+    Two thirds of what the base says: forwards, and backwards to its input.
+    The adapter itself, r / d of that, counts 0.
+    """
+    return self.base.model_flops(batch_shapes) * 2.0 / 3.0
+
+  def described(self) -> dict[str, Any]:
+    """The options as JSON, for a checkpoint; `recalled` is the inverse."""
+    return {"kind": KEY, **dataclasses.asdict(self.options)}
+
+  @classmethod
+  def recalled(cls, base: Any, described: Mapping[str, Any]) -> "WithLora":
+    """The adapted model that a checkpoint of the adapter describes.
+
+    Raises:
+      UserError: options of another version.
+    """
+    said = {name: x for name, x in described.items() if name != "kind"}
+    for name in said:
+      check_known("an option of LoRA", name, Lora.__dataclass_fields__)
+    return Lora(**said).on(base)
+
+  def _on(self, params):
+    """The base's parameters with the adapters of its layers among them."""
+    options = self.options
+
+    def pair(node):
+      if "lora_a" in node:
+        b = node["lora_b"] * options.scale
+        return {"adapter": LowRank(node["lora_a"], b, options.dropout)}
+      return {name: pair(part) for name, part in node.items()}
+
+    rest = {name: part for name, part in params.items() if name != KEY}
+    return {**rest, dense.ADAPTERS: pair(params[KEY])}
+
+
+def bank(adapters: Sequence[Params]) -> Params:
+  """Several adapters of one shape in one tree: a first axis A.
+
+  Raises:
+    UserError: their kernels or ranks are not the same.
+  """
+  trees = [jax.tree.map(jnp.shape, dict(one)) for one in adapters]
+  if any(one != trees[0] for one in trees):
+    raise UserError(
+      "adapters of one bank must have the same targets and rank; these differ."
+    )
+  return jax.tree.map(lambda *x: jnp.stack(x), *adapters)
+
+
+def choose(banked: Params, ids_B: Int[Array, " B"]) -> Params:
+  """The adapter of each example, as the part "lora" of parameters.
+
+      params = {**base, "lora": choose(bank([nli, summaries]), ids_B)}
+      model.start_decoding(params, inputs_BS, 64)
+
+  A batch then has one row an example, or several side by side (beams).
+
+  Args:
+    banked: of `bank`.
+    ids_B: which adapter each example uses, below A.
+  """
+
+  def take(path, x):
+    chosen = jnp.take(x, ids_B, axis=0, mode="clip")
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    # A scan goes over the first axis.
+    return jnp.moveaxis(chosen, 1, 0) if _is_stacked(name) else chosen
+
+  return jax.tree_util.tree_map_with_path(take, dict(banked))
+
+
+def _is_stacked(name):
+  return "layers" in name.split("/")
+
+
+def _targets(base, options):
+  shapes = jax.eval_shape(base.init, jax.random.key(0))
+  leaves, _ = jax.tree_util.tree_flatten_with_path(dict(shapes))
+  every = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): x.shape
+    for path, x in leaves
+  }
+  dense_names = [n for n in every if quantised.is_kernel(n)]
+  found, other = {}, []
+  for name, shape in every.items():
+    matched = [n for n in _one_by_one(name, shape) if _matches(options, n)]
+    if not matched:
+      continue
+    if name not in dense_names:
+      other += matched
+    elif _is_stacked(name) and len(matched) < shape[0]:
+      raise UserError(
+        f"LORA_TARGETS={options.targets!r} matches {len(matched)} of the"
+        f" {shape[0]} layers of {name}, and scan_layers treats them alike:"
+        " match all, or train without scan_layers."
+      )
+    else:
+      found[name] = shape
+  if other:
+    raise UserError(
+      f"LORA_TARGETS={options.targets!r} matches {other[0]}"
+      f"{' and more' if len(other) > 1 else ''}, which is no kernel of a layer;"
+      r" an adapter stands beside those alone: '.*layers_\d+/.*kernel' is all."
+    )
+  if not found:
+    last = sorted({"/".join(n.split("/")[-2:]) for n in dense_names})
+    words = re.sub(r"[^\w/]+", "", options.targets)
+    near = difflib.get_close_matches(words, last, 3, 0.0)
+    raise UserError(
+      f"LORA_TARGETS={options.targets!r} matches no kernel of a layer (whole"
+      f" names are matched, such as {_one_by_one(dense_names[0], [1])[0]}); the"
+      f" nearest end in {', '.join(near)}."
+    )
+  name, narrow = min(
+    ((n, min(s[-2:])) for n, s in found.items()), key=lambda x: x[1]
+  )
+  if options.rank > narrow:
+    raise UserError(
+      f"LORA_RANK={options.rank} is more than {narrow}, the smaller side of"
+      f" {name}: beyond that an adapter is larger than its kernel."
+    )
+  return found
+
+
+def _matches(options, name):
+  return re.fullmatch(options.targets, name) is not None
+
+
+def _one_by_one(name, shape):
+  """The names of a stack's layers; else the name."""
+  if not _is_stacked(name):
+    return [name]
+  return [
+    re.sub(r"(^|/)layers/", rf"\1layers_{i}/", name) for i in range(shape[0])
+  ]
