@@ -314,17 +314,26 @@ class T5(nn.Module):
     x_BTD, _ = self.decoder(x_BTD, encoded.hidden_BSD, self_mask, cross_mask)
     return x_BTD
 
-  def start_decoding(self, encoded: Encoded, cache_length: int):
-    """Hidden states after id 0, and a cache with room for more tokens."""
+  def start_decoding(
+    self, encoded: Encoded, cache_length: int, before_BP=None
+  ):
+    """Hidden states after id 0, and a cache with room for more tokens.
+
+    `before_BP` are tokens that the decoder reads before id 0.
+    """
     B = encoded.mask_BS.shape[0]
-    x_B1D, caches = self.decoder(
-      self.token_embedder(jnp.zeros((B, 1), jnp.int32)),
+    tokens_BT = jnp.zeros((B, 1), jnp.int32)
+    if before_BP is not None:
+      tokens_BT = jnp.concatenate([before_BP, tokens_BT], axis=1)
+    T = tokens_BT.shape[1]
+    x_BTD, caches = self.decoder(
+      self.token_embedder(tokens_BT),
       encoded.hidden_BSD,
-      jnp.ones((1, 1, 1), bool),
-      encoded.mask_BS[:, None],
-      cache_length=1 + cache_length,
+      jnp.tril(jnp.ones((1, T, T), bool)),
+      jnp.repeat(encoded.mask_BS[:, None], T, axis=1),
+      cache_length=T + cache_length,
     )
-    return x_B1D[:, 0], Cache(caches, encoded.mask_BS)
+    return x_BTD[:, -1], Cache(caches, encoded.mask_BS)
 
   def decode_step(self, token_B, cache: Cache, index):
     """Hidden states after the token at position `index`; the cache with it."""

@@ -34,6 +34,7 @@ PARAMETER_AXES = (
   (r"wo/lora_a", ("mlp", "lora_rank")),
   (r"(out|wo)/lora_b", ("lora_rank", "embed")),
   (r"\w+_norm/scale", ("norm",)),
+  (r"soft_prompt/(encoder|decoder)/prompt", ("prompt", "prompt_embed")),
 )
 # Axes of activations that no parameter has.
 ACTIVATION_AXES = ("batch", "length")
