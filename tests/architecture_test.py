@@ -19,7 +19,9 @@ ROOMS = {
   "eval": {"models", "data", "page", "convert", "endpoint"},
   "convert": {"models", "data", "training"},
   # Nothing but jobs at the top imports it.
-  "curation": {"models", "data", "training", "convert", "eval", "endpoint"},
+  "curation": {
+    "models", "data", "training", "convert", "eval", "endpoint", "page",
+  },
 }
 TENSORFLOW = ("tensorflow", "seqio", "tensorflow_datasets", "tensorflow_text")
 

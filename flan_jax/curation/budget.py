@@ -14,14 +14,15 @@ from flan_jax.errors import UserError
 class Budget:
   """One of three.
 
-  >>> Budget(fraction=0.1).of(2996, 500_000)
+  >>> Budget(fraction=0.1).of(2996, 2500, 500_000)
   (300, None)
-  >>> Budget(tokens=1000).of(50, 20_000)
+  >>> Budget(tokens=1000).of(50, 50, 20_000)
   (None, 1000)
 
   Attributes:
     count: rows.
-    fraction: of the rows, above 0 and at most 1; rounded up.
+    fraction: of the rows that came in, whatever filters drop; above 0 and at
+      most 1; rounded up.
     tokens: of inputs and targets together. A row that takes more than is left
       is passed over.
 
@@ -48,27 +49,36 @@ class Budget:
         f"the budget {name.upper()} is {value}; it must be {limit}."
       )
 
-  def of(self, rows: int, tokens: int) -> tuple[int | None, int | None]:
-    """Rows and tokens to take at most, of so many; None: no such limit.
+  def of(
+    self, came_in: int, rows: int, tokens: int
+  ) -> tuple[int | None, int | None]:
+    """Rows and tokens to take at most; None: no such limit.
+
+    Args:
+      came_in: rows before the filters.
+      rows: that are left.
+      tokens: that these have.
 
     Raises:
-      UserError: a count above the rows, or as many tokens as there are.
+      UserError: more rows or tokens than are left.
     """
-    if self.fraction is not None:
-      return math.ceil(self.fraction * rows - 1e-9), None
-    if self.count is not None:
-      if self.count > rows:
+    if self.tokens is not None:
+      if self.tokens > tokens:
         raise UserError(
-          f"COUNT is {self.count:,}, and there are {rows:,} rows to choose"
-          f" from; give {rows:,} or fewer, or filter less."
+          f"TOKENS is {self.tokens:,}, and the {rows:,} rows to choose from"
+          f" have {tokens:,}; give fewer, or filter less."
         )
-      return self.count, None
-    if self.tokens > tokens:
+      return None, self.tokens
+    count, said = self.count, f"COUNT is {self.count}"
+    if self.fraction is not None:
+      count = math.ceil(self.fraction * came_in - 1e-9)
+      said = f"FRACTION {self.fraction:g} of {came_in:,} rows is {count:,}"
+    if count > rows:
       raise UserError(
-        f"TOKENS is {self.tokens:,}, and the {rows:,} rows to choose from have"
-        f" {tokens:,}; give fewer, or filter less."
+        f"{said}, and there are {rows:,} rows to choose from; give {rows:,} or"
+        " fewer, or filter less."
       )
-    return None, self.tokens
+    return count, None
 
 
 def shares(total: int, sizes: Sequence[int]) -> Int[np.ndarray, " G"]:

@@ -6,15 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from flan_jax.curation import minhash, overlap, rouge_l
-from flan_jax.curation.rows import Row, prompt
+from flan_jax.curation.rows import PARTS, Row, text
 from flan_jax.errors import check_known
-
-_TEXTS = {
-  "instruction": lambda row: row["instruction"],
-  "prompt": prompt,
-  "output": lambda row: row["output"],
-  "row": lambda row: f"{prompt(row)}\n\n{row['output']}",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +35,12 @@ class Copies:
   name = "copies"
 
   def __post_init__(self):
-    check_known("COPIES_OF", self.of, _TEXTS)
+    check_known("COPIES_OF", self.of, PARTS)
     check_known("COPIES_SEARCH", self.search, ("exact", "minhash"))
 
   def reasons(self, rows: Sequence[Row]) -> list[str | None]:
     """Why each row is dropped; None: it is not."""
-    texts = [_TEXTS[self.of](row) for row in rows]
+    texts = [text(row, self.of) for row in rows]
     limit = rouge_l.Limit(self.threshold)
     told = f"its {self.of} is nearly an earlier one's"
     if self.search == "exact":

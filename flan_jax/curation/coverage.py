@@ -83,3 +83,22 @@ def plane(x_ND: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N 2"]:
   signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
   out = (x_ND @ (axes * signs) - mean_D @ (axes * signs)).astype(np.float64)
   return np.pad(out, ((0, 0), (0, 2 - out.shape[1])))
+
+
+def nearest_cosines(x_ND: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"]:
+  """The cosine of each unit vector with the nearest other one; 0 alone.
+
+  >>> x = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+  >>> nearest_cosines(x).round(2).tolist()
+  [0.6, 0.8, 0.8]
+  """
+  out_N = np.zeros(len(x_ND))
+  if len(x_ND) < 2:
+    return out_N
+  for start in range(0, len(x_ND), _ROWS_AT_ONCE):
+    part_ND = x_ND[start : start + _ROWS_AT_ONCE]
+    cosines_NN = part_ND @ x_ND.T
+    own = np.arange(len(part_ND))
+    cosines_NN[own, start + own] = -np.inf
+    out_N[start : start + len(part_ND)] = cosines_NN.max(axis=1)
+  return out_N

@@ -22,9 +22,18 @@ class Groups(Protocol):
   embedded: bool
 
   def __call__(
-    self, rows: Sequence[Row], x_ND: Float[np.ndarray, "N D"] | None
+    self,
+    rows: Sequence[Row],
+    x_ND: Float[np.ndarray, "All D"] | None,
+    at_N: Int[np.ndarray, " N"] | None = None,
   ) -> tuple[Int[np.ndarray, " N"], list[str]]:
-    """The number of each row's group, and the groups' names."""
+    """The number of each row's group, and the groups' names.
+
+    Args:
+      rows: to group.
+      x_ND: vectors; None where none are needed.
+      at_N: the place of each row's vector; None: the same as the row's.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +52,8 @@ class ByField:
   field: str
   embedded = False
 
-  def __call__(self, rows, x_ND):
-    del x_ND
+  def __call__(self, rows, x_ND, at_N=None):
+    del x_ND, at_N
     missing = [n for n, row in enumerate(rows) if self.field not in row]
     if missing:
       raise UserError(
@@ -89,26 +98,35 @@ class KMeans:
         " rows; both must be 1 or more."
       )
 
-  def __call__(self, rows, x_ND):
-    number_N, _ = self.centres(x_ND)
+  def __call__(self, rows, x_ND, at_N=None):
+    del rows
+    number_N, _ = self.centres(x_ND, at_N)
     width = len(str(self.clusters - 1))
     return number_N, [f"cluster {i:0{width}}" for i in range(self.clusters)]
 
   def centres(
-    self, x_ND: Float[np.ndarray, "N D"]
+    self,
+    x_ND: Float[np.ndarray, "All D"],
+    at_N: Int[np.ndarray, " N"] | None = None,
   ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "K D"]]:
-    """The cluster of each row, and the clusters' centres."""
-    N = len(x_ND)
+    """The cluster of each row, and the clusters' centres.
+
+    Args:
+      x_ND: vectors, which may lie in a file.
+      at_N: which of them; None: all.
+    """
+    at_N = np.arange(len(x_ND)) if at_N is None else at_N
+    N = len(at_N)
     if self.clusters > N:
       raise UserError(
         f"CLUSTERS is {self.clusters:,}, and there are {N:,} rows; give {N:,}"
         " or fewer."
       )
-    rows = np.arange(N)
+    rows = at_N
     if self.sample < N:
       rng = np.random.default_rng(self.seed)
       size = max(self.sample, self.clusters)
-      rows = np.sort(rng.choice(N, size, replace=False))
+      rows = at_N[np.sort(rng.choice(N, size, replace=False))]
     sample_ND = embeddings.units(
       x_ND,
       rows,
@@ -127,7 +145,7 @@ class KMeans:
       return fitted.labels_.astype(np.int64), fitted.cluster_centers_
     out_N = np.empty(N, np.int64)
     for start in range(0, N, 8192):
-      part = np.arange(start, min(start + 8192, N))
+      part = at_N[start : start + 8192]
       units_ND = embeddings.units(x_ND, part, memory_gib=self.memory_gib)
-      out_N[part] = fitted.predict(units_ND)
+      out_N[start : start + len(part)] = fitted.predict(units_ND)
     return out_N, fitted.cluster_centers_

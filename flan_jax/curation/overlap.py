@@ -277,6 +277,37 @@ def near_pairs(
   return Pairs(first[rank], second[rank], score[rank])
 
 
+def nearest_scores(
+  texts: Iterable[str],
+  *,
+  tokenizer: str | tokens.Tokenize = "rouge",
+  workers: int = 1,
+) -> Float[np.ndarray, " N"]:
+  """ROUGE-L F of each text to the most similar other one; every pair is scored.
+
+  >>> nearest_scores(["a b", "c d", "a b", "a c"]).tolist()
+  [1.0, 0.5, 1.0, 0.5]
+
+  Raises:
+    UserError: as `Pool`.
+  """
+  texts = _checked(texts)
+  tokenize = tokens.resolve(tokenizer)
+  workers = _checked_workers(workers)
+  cut = [tokenize(text) for text in texts]
+  tokens.Blanks().see(texts, cut)
+  encode = rouge_l.Encoder()
+  described = near.describe([encode(found) for found in cut])
+  out = np.zeros(len(texts))
+  for start in range(0, len(texts), _BLOCK):
+    block = described.take(slice(start, start + _BLOCK))
+    scores = _scores(block, described, workers)
+    own = np.arange(len(block.encoded))
+    scores[own, start + own] = 0
+    out[start : start + len(own)] = scores.max(axis=1)
+  return out
+
+
 def _matches(
   block: near.Texts, texts: near.Texts, limit: Limit, workers: int
 ) -> list[list[tuple[int, float]]]:

@@ -14,8 +14,14 @@ from collections.abc import Sequence
 from flan_jax.curation.rows import Row
 from flan_jax.errors import UserError
 
+# "World War I", "Type I" are numerals.
+_NUMERAL = "".join(
+  rf"(?<!\b{word} )"
+  for word in ("War", "Type", "Part", "Phase", "Class", "Act", "Volume")
+)
 _FIRST_PERSON = re.compile(
-  r"(?<![\w/.])(?:I(?!\s*[./)]|\w)|I['\u2019](?:m|ve|d|ll)|[Mm]y|[Mm]yself|"
+  _NUMERAL
+  + r"(?<![\w/.])(?:I(?!\s*[./)]|\w)|I['\u2019](?:m|ve|d|ll)|[Mm]y|[Mm]yself|"
   r"[Mm]ine|[Mm]e)(?![\w/])"
 )
 _OTHER_ANSWERS = re.compile(

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flan_jax.data import cot
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
 
 Row = dict[str, Any]
 
 TEXTS = ("instruction", "input", "output")
+PARTS = ("instruction", "prompt", "output", "row")
 _OTHER_NAMES = {
   "instruction": ("prompt",),
   "output": ("completion", "response"),
@@ -107,6 +108,21 @@ def prompt(row: Row) -> str:
   if not row["input"]:
     return row["instruction"]
   return f"{row['instruction']}\n\n{row['input']}"
+
+
+def text(row: Row, of: str) -> str:
+  """A part of a row: "instruction", "prompt", "output", or "row", the whole.
+
+  >>> text({"instruction": "Sort it.", "input": "", "output": "a b"}, "output")
+  'a b'
+
+  Raises:
+    UserError: another `of`.
+  """
+  check_known("the part of a row", of, PARTS)
+  if of == "prompt":
+    return prompt(row)
+  return f"{prompt(row)}\n\n{row['output']}" if of == "row" else row[of]
 
 
 def _read_jsonl(path: pathlib.Path, name: str) -> list[Row]:

@@ -105,6 +105,7 @@ def lines(
   *,
   unit: str = "",
   from_zero: bool = False,
+  across: str = "step",
 ) -> str:
   """A panel with one or more curves over training steps; "" without points.
 
@@ -113,6 +114,7 @@ def lines(
     curves: may have different steps; points that are not finite are left out.
     unit: after the title, in a lighter tone.
     from_zero: whether the y axis starts at 0.
+    across: what the x axis counts, for the text over a point.
   """
   curves = [
     dataclasses.replace(c, points=tuple(thin(c.points))) for c in curves
@@ -154,7 +156,9 @@ def lines(
     )
     if len(c.points) <= 12:
       out += [
-        _dot(*at(x, y), c.colour, True, f"{c.label}, step {x:g}: {y:.4g}", 3)
+        _dot(
+          *at(x, y), c.colour, True, f"{c.label}, {across} {x:g}: {y:.4g}", 3
+        )
         for x, y in c.points
       ]
   if len(curves) > 1:
@@ -279,6 +283,102 @@ def bars(
     f"<line x1='{zero:.1f}' x2='{zero:.1f}' y1='{top}' y2='{height - bottom}'"
     " style='stroke:var(--muted)'/>"
   )
+  return "".join(out) + "</svg>"
+
+
+def histogram(
+  title: str,
+  series: Sequence[tuple[str, Sequence[float], str]],
+  *,
+  unit: str = "",
+  bins: int = 30,
+) -> str:
+  """Shares of values in bins of equal width; "" without values.
+
+  Args:
+    title: above the panel.
+    series: label, values and CSS colour of each; values that are not finite
+      are left out. The bins are the same for all.
+    unit: after the title, in a lighter tone.
+    bins: how many.
+  """
+  series = [
+    (label, [v for v in values if math.isfinite(v)], colour)
+    for label, values, colour in series
+  ]
+  series = [s for s in series if s[1]]
+  if not series:
+    return ""
+  width, height, left, right, top, bottom = 460, 230, 50, 12, 34, 26
+  low = min(min(values) for _, values, _ in series)
+  high = max(max(values) for _, values, _ in series)
+  size = (high - low) / bins or 1.0
+  shares = []
+  for _, values, _ in series:
+    counts = [0] * bins
+    for v in values:
+      counts[min(int((v - low) / size), bins - 1)] += 1
+    shares.append([100 * n / len(values) for n in counts])
+  marks = ticks(0.0, max(map(max, shares)))
+  wide = (width - left - right) / bins
+
+  def up(share):
+    return height - bottom - share / marks[-1] * (height - top - bottom)
+
+  out = [_open(title, width, height), _title(title, f"{unit}, % of rows")]
+  for mark in marks:
+    out.append(_rule(left, up(mark), width - right, up(mark)))
+    out.append(_text(left - 7, up(mark) + 4, number(mark), "end", "muted"))
+  end = low + size * bins
+  for mark in ticks(low, end, 6):
+    if low <= mark <= end:
+      x = left + (mark - low) / size * wide
+      out.append(_text(x, height - 9, number(mark), "middle", "muted"))
+  for (label, _, colour), found in zip(series, shares, strict=True):
+    for i, share in enumerate(found):
+      if share:
+        tip = f"{label}, {low + i * size:.4g} to {low + (i + 1) * size:.4g}"
+        out.append(
+          f"<rect x='{left + i * wide:.1f}' y='{up(share):.1f}'"
+          f" width='{wide:.1f}' height='{up(0) - up(share):.1f}'"
+          f" style='fill:{colour}' fill-opacity='0.45'><title>"
+          f"{html.escape(tip)}: {share:.1f} %</title></rect>"
+        )
+  legend = [(label, colour) for label, _, colour in series]
+  if len(series) > 1:
+    out.append(_legend(legend, width - right))
+  return "".join(out) + "</svg>"
+
+
+def scatter(
+  title: str,
+  series: Sequence[tuple[str, Sequence[tuple[float, float]], str]],
+  *,
+  unit: str = "",
+) -> str:
+  """Points on a plane without axes, the first series below; "" without any.
+
+  Args:
+    title: above the panel.
+    series: label, (x, y) points and CSS colour of each.
+    unit: after the title, in a lighter tone.
+  """
+  points = [p for _, some, _ in series for p in some]
+  if not points:
+    return ""
+  width, height, edge, top = 1000, 560, 10, 34
+  xs, ys = zip(*points, strict=True)
+  spans = (max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0)
+  out = [_open(title, width, height), _title(title, unit)]
+  for _, some, colour in series:
+    out.append(f"<g style='fill:{colour}' fill-opacity='0.5'>")
+    for x, y in some:
+      px = edge + (x - min(xs)) / spans[0] * (width - 2 * edge)
+      py = height - edge - (y - min(ys)) / spans[1] * (height - top - 2 * edge)
+      out.append(f"<circle cx='{px:.1f}' cy='{py:.1f}' r='2.5'/>")
+    out.append("</g>")
+  legend = [(label, colour) for label, some, colour in series if some]
+  out.append(_legend(legend, width - edge))
   return "".join(out) + "</svg>"
 
 
