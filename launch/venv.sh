@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by local.sh and test.sh, from the root of the checkout: `venv_install
 # ARGS` makes .venv once and installs ARGS with the exact versions of
 # constraints.txt. A stamp file makes a second call with the same inputs free.
