@@ -10,6 +10,7 @@ its evaluation examples.
 
 import abc
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import seqio
 
@@ -61,9 +62,13 @@ class CollectionTask(abc.ABC):
     task: seqio.Task,
     split: str,
     lengths: Mapping[str, int] | None = None,
-  ) -> tuple[int, int, int, int]:
+  ) -> tuple[int, ...]:
     """Rows read, not kept, incomplete and too long (`counts.Counts`) of
-    one of its seqio tasks."""
+    one of its seqio tasks; and turns, where rows have some."""
+
+  def lines(self) -> list[dict[str, Any]]:
+    """What became of the lines of its files (`sft_files.FileCounts`)."""
+    return []
 
   @abc.abstractmethod
   def evaluation_examples(
@@ -88,6 +93,11 @@ class Collection(abc.ABC):
     """Its tasks of which the package holds sample rows, by name."""
     return {}
 
+  def for_model(self, kind: str) -> "Collection":
+    """The same for a kind of model, where that decides its examples."""
+    del kind
+    return self
+
   @abc.abstractmethod
   def register(
     self,
@@ -96,6 +106,29 @@ class Collection(abc.ABC):
     wrapper: template.Wrapper = template.PLAIN,
   ) -> None:
     """Writes them to seqio's registry, in place of what it wrote before."""
+
+
+def register(
+  collection: Collection | None,
+  vocabulary: seqio.Vocabulary | str | None = None,
+  *,
+  wrapper: template.Wrapper = template.PLAIN,
+) -> None:
+  """The catalogue, and a collection beside it.
+
+      register(flan_2022.Flan2022(missing_submixtures="skip"))
+
+  Args:
+    collection: None is the catalogue alone.
+    vocabulary: as `catalogue.register` takes it.
+    wrapper: what surrounds every prompt.
+
+  Raises:
+    UserError: as either raises it.
+  """
+  catalogue.register(vocabulary, wrapper=wrapper)
+  if collection is not None:
+    collection.register(catalogue.vocabulary(), wrapper=wrapper)
 
 
 def known(collection: Collection | None) -> dict[str, spec.Task]:

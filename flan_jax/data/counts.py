@@ -27,13 +27,15 @@ class Counts:
     not_kept: of them dropped by the task's `keep`.
     incomplete: of the rest dropped, a field or the target being empty.
     too_long: of used rows times templates, those that are left out because
-      the row's own options are longer than the inputs.
+      the row's own options are longer than the inputs, or the row is.
+    turns: turns that conversations lost, being too long.
   """
 
   read: int
   not_kept: int
   incomplete: int
   too_long: int = 0
+  turns: int = 0
 
   @property
   def used(self) -> int:

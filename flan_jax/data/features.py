@@ -15,6 +15,9 @@ from flan_jax.data import layouts, packing
 from flan_jax.errors import UserError
 
 PAD_ID = 0
+# A feature of examples of which not all target tokens are in the loss: a weight
+# for each. Only a decoder-only model takes them.
+WEIGHTS = "targets_weights"
 Batch = dict[str, np.ndarray]
 
 
@@ -100,7 +103,9 @@ def decoder_only_batches(
 
   Args:
     examples: mappings with `inputs` and `targets`, 1-D integer tokens; any id
-      may occur in them, 0 too. May be endless.
+      may occur in them, 0 too. With `targets_weights`, one for each target
+      token, inputs and targets may share S + T tokens in any way (a
+      conversation, `sft_examples.py`). May be endless.
     lengths: `{"inputs": S, "targets": T}` in tokens; a row has S + T.
     batch_size: rows of a batch, B.
     pack: several examples in a row (`packing.rows`); otherwise one example a
@@ -112,7 +117,7 @@ def decoder_only_batches(
   Yields:
     [B, S + T] arrays: int32 `decoder_input_tokens` (what is read) and
     `decoder_target_tokens` (what follows it); float32 `decoder_loss_weights`,
-    1 where a target token, EOS included, is predicted; int32
+    1 where a target token, EOS included, is predicted, or its weight; int32
     `decoder_segment_ids` (examples of a row from 1; 0 is padding, whatever
     the tokens say), `decoder_positions` (from 0 in each example) and
     `decoder_causal_attention` (1 where inputs are read, which a prefix-LM lets
@@ -234,7 +239,9 @@ def _checked(
   """(inputs, targets) arrays of each example, after checking them."""
   for number, example in enumerate(examples):
     pair = []
-    for name, limit in zip(("inputs", "targets"), limits, strict=True):
+    weighted = WEIGHTS in example
+    sizes = (sum(limits),) * 2 if weighted else limits
+    for name, limit in zip(("inputs", "targets"), sizes, strict=True):
       tokens = np.asarray(example[name], np.int32)
       if (
         not 0 < tokens.size <= limit
@@ -243,7 +250,26 @@ def _checked(
       ):
         _refuse(number, example, name, tokens, limit)
       pair.append(tokens)
+    if weighted:
+      _add_weights(number, example, pair, sum(limits), pads_with_zero)
     yield tuple(pair)
+
+
+def _add_weights(number: int, example, pair, limit: int, encoded: bool):
+  weights = np.asarray(example[WEIGHTS], np.float32)
+  size = len(pair[0]) + len(pair[1])
+  reason = None
+  if encoded:
+    reason = "an encoder-decoder model weighs all targets alike"
+  elif weights.shape != pair[1].shape:
+    reason = f"their shape is {weights.shape}, of targets {pair[1].shape}"
+  elif not (weights > 0).any():
+    reason = "not one is more than 0: nothing is in the loss"
+  elif size > limit:
+    reason = f"inputs and targets are {size} tokens, a row has {limit}"
+  if reason:
+    raise UserError(f"Example {number}: {WEIGHTS}: {reason}.")
+  pair.append(weights)
 
 
 def _refuse(number: int, example, name: str, tokens: np.ndarray, limit: int):

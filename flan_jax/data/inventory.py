@@ -21,16 +21,15 @@ def described(
 
   Returns:
     `mixture`, its name, and `tasks`: seqio name -> `fingerprint` (of our
-    tasks), `form`, `rows` by split, `rate`, `copy` (of the files). Where the
-    mixture has sub-mixtures, `submixtures`: name -> `share`, that `wanted`,
-    tasks that are here and `known`, and why it is `absent`.
+    tasks), `form`, `rows` by split, `rate`, `copy` (of the files), `lines`
+    (of files of instruction data). Where the mixture has sub-mixtures,
+    `submixtures`: name -> `share`, that `wanted`, tasks that are here and
+    `known`, and why it is `absent`.
   """
   if resolved is None:
     return {}
-  prints = {
-    seqio_name: _fingerprint(task)
-    for seqio_name, task in mixtures.by_seqio_name(resolved).items()
-  }
+  ours = mixtures.by_seqio_name(resolved)
+  prints = {name: _fingerprint(task) for name, task in ours.items()}
   parts = {
     name: {
       "wanted": share.weight,
@@ -50,6 +49,7 @@ def described(
         "rows": dict(resolved.rows[task]),
         "rate": resolved.rates[task],
         "copy": mixtures.copy_fingerprint(resolved, task),
+        **_lines(ours.get(task)),
       }
       for task in resolved.present
     },
@@ -60,6 +60,13 @@ def _fingerprint(task) -> str:
   if isinstance(task, collection.CollectionTask):
     return task.fingerprint()
   return catalogue.fingerprint(task)
+
+
+def _lines(task) -> dict[str, Any]:
+  lines = []
+  if isinstance(task, collection.CollectionTask):
+    lines = task.lines()
+  return {"lines": lines} if lines else {}
 
 
 def left_out(
@@ -78,6 +85,7 @@ def left_out(
       "not_kept": c.not_kept,
       "incomplete": c.incomplete,
       "too_long": c.too_long,
+      **({"turns": c.turns} if c.turns else {}),
     }
     for name, c in counted.items()
   }

@@ -11,8 +11,9 @@ import numpy as np
 
 from flan_jax.data import packing
 
-# An example: its input tokens and its target tokens.
-Pair = tuple[np.ndarray, np.ndarray]
+# An example: its input tokens, its target tokens and, where not all of these
+# count in the loss, a weight for each.
+Pair = tuple[np.ndarray, ...]
 Row = dict[str, np.ndarray]
 
 
@@ -141,7 +142,7 @@ class DecoderOnly:
     return {name: np.zeros(shape, kind) for name, kind in kinds.items()}
 
   def fill(self, row: Row, pairs: list[Pair]) -> None:
-    whole = [np.concatenate(pair) for pair in pairs]
+    whole = [np.concatenate(pair[:2]) for pair in pairs]
     if self.begin_id is None:
       read, said = [x[:-1] for x in whole], [x[1:] for x in whole]
     else:
@@ -152,10 +153,12 @@ class DecoderOnly:
     starts, n = _write(row, read, "decoder_input_tokens", "decoder")
     # Where input tokens are read, the begin id among them, and from where on
     # target tokens are predicted: the last of these places is both.
-    for start, end, (_, targets) in zip(
+    for start, end, (_, targets, *weights) in zip(
       starts, [*starts[1:], n], pairs, strict=True
     ):
-      row["decoder_loss_weights"][end - len(targets) : end] = 1
+      row["decoder_loss_weights"][end - len(targets) : end] = (
+        weights[0] if weights else 1
+      )
       row["decoder_causal_attention"][start : end - len(targets) + 1] = 1
 
 

@@ -263,6 +263,27 @@ def registered(name: str) -> seqio.Mixture | seqio.Task:
   raise UserError(f"There is no mixture or task {name!r}; {hint}.")
 
 
+def _needed(mixture: seqio.Mixture) -> tuple[str, ...]:
+  """Features without which its examples are not what they were.
+
+  Raises:
+    UserError: some of its tasks have them and others do not.
+  """
+  found = {
+    t.name: getattr(t, "flan_jax_passthrough", ()) for t in mixture.tasks
+  }
+  kinds = set(found.values())
+  if len(kinds) > 1:
+    having = [name for name, needed in found.items() if needed]
+    lacking = [name for name, needed in found.items() if not needed]
+    raise UserError(
+      f"{mixture.name}: {having[0]} has loss weights of its own and"
+      f" {lacking[0]} has none; conversations cannot be mixed with such tasks"
+      " for a decoder-only model. Train on one after the other."
+    )
+  return kinds.pop() if kinds else ()
+
+
 def _missing(task: seqio.Task) -> Missing | None:
   """What is missing of a task; None if it can be read."""
   source = task.source
@@ -374,7 +395,10 @@ def examples(
   kwargs, mixture = {}, resolved.mixture
   if isinstance(mixture, seqio.Mixture):
     ours = all(catalogue.of_seqio(t) for t in mixture.tasks)
-    kwargs["passthrough_features"] = passthrough if ours else ()
+    kwargs["passthrough_features"] = (
+      *(passthrough if ours else ()),
+      *_needed(mixture),
+    )
     # seqio leaves tasks without the split out too, with a warning for each.
     lacking = {t.name for t in mixture.tasks if split not in t.splits}
     if lacking and len(lacking) < len(mixture.tasks):

@@ -150,6 +150,13 @@ class TokenizerVocabulary(seqio.Vocabulary):
     encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     return [e.ids for e in encoded]
 
+  def encode_spans(
+    self, texts: list[str]
+  ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Ids of each text, and which of its characters each id stands for."""
+    encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [(e.ids, e.offsets) for e in encoded]
+
   @property
   def bos_id(self) -> int | None:
     return self._bos
