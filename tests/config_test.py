@@ -175,8 +175,10 @@ REQUIRED = {
   "eval_flan_2022.gin": ("INITIAL_CHECKPOINT_PATH", "MMLU_DIR", "BBH_DIR"),
   "eval_judge.gin": ("MODEL_OUTPUTS", "REFERENCE_OUTPUTS"),
   "eval_mmlu.gin": ("INITIAL_CHECKPOINT_PATH", "MMLU_DIR"),
+  "eval_response_ranking.gin": ("INITIAL_CHECKPOINT_PATH",),
   "eval_super_ni.gin": ("INITIAL_CHECKPOINT_PATH", "SUPER_NI_DIR"),
   "eval_t0.gin": ("INITIAL_CHECKPOINT_PATH",),
+  "eval_three_h.gin": ("RATINGS",),
   "evaluate.gin": ("INITIAL_CHECKPOINT_PATH",),
   "generate.gin": ("INITIAL_CHECKPOINT_PATH",),
 }
