@@ -6,18 +6,15 @@ bottom: rows -> batches -> scores -> numbers -> files.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
-
 from flan_jax import config as config_lib
 from flan_jax import summary
-from flan_jax.convert import load
+from flan_jax.convert import fingerprint, load
 from flan_jax.data import (
   catalogue,
   collection,
@@ -227,6 +224,7 @@ def evaluate(
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
   if task_collection is not None:
+    task_collection = task_collection.for_model(model.kind)
     task_collection.register(vocabulary, wrapper=wrapper)
   data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
   mixture = eval_mixture_or_task_name or _held_out(trained)
@@ -291,7 +289,7 @@ def evaluate(
     rules=rules,
     predictions=folder / "predictions.jsonl",
     generated=folder / "generated.jsonl",
-    run=f"{opened.path} {_parameters(params)}",
+    run=f"{opened.path} {fingerprint.fingerprint(params)}",
     progress=progress_lib.answered(display),
   )
   page = report.write_report(
@@ -329,18 +327,6 @@ def _said(seen: Mapping[str, list[str]]) -> str:
   if not seen:
     return ""
   return f"; not held out, but trained on: {', '.join(seen)}"
-
-
-def _parameters(params) -> str:
-  """Eight hex digits of the small arrays (norms, biases) of a model.
-
-  Another step of the same run has others; the large ones stay where they are.
-  """
-  small = [x for x in jax.tree.leaves(params) if x.size <= 2**14]
-  digest = hashlib.sha256()
-  for array in jax.device_get(small):
-    digest.update(array.tobytes())
-  return digest.hexdigest()[:8]
 
 
 def _wrapper(trained, kind: str, **given) -> template.Wrapper:

@@ -21,6 +21,7 @@ def start(
   model: Any,
   params: Any,
   train_steps: int,
+  trained: Any = None,
 ):
   """Says what will run and on which data, with row counts.
 
@@ -32,6 +33,7 @@ def start(
     model: `EncoderDecoder`.
     params: its parameters.
     train_steps: steps in all.
+    trained: the parameters that are trained, where others are frozen.
   """
   size = sum(x.size for x in jax.tree.leaves(params))
   devices = jax.devices()
@@ -41,6 +43,9 @@ def start(
     f"model:  {type(model).__name__}, {size:,} parameters, on"
     f" {len(devices)} x {devices[0].device_kind}"
   )
+  if trained is not None:
+    own = sum(x.size for x in jax.tree.leaves(trained))
+    display.say(f"trains: {own:,} parameters; the others are frozen")
   display.say(f"steps:  {train_steps:,}\n")
   train, held_out = described["train"], described["eval"]
   if "submixtures" in train:

@@ -14,10 +14,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from flan_jax import config, measuring, summary
-from flan_jax.convert import load, native
+from flan_jax.convert import bases, native
 from flan_jax.data import (
   catalogue,
   collection,
@@ -53,6 +51,7 @@ from flan_jax.training import loss as loss_lib
 from flan_jax.training import meter as meter_lib
 from flan_jax.training import record as record_lib
 from flan_jax.training import survival as survival_lib
+from flan_jax.training import trainable as trainable_lib
 from flan_jax.training import validation as validation_lib
 
 # Batches of validation rows for the teacher-forced loss: enough for a curve.
@@ -77,6 +76,8 @@ def train(
   layout: sharding.Layout | None = None,
   model_dir: str | None = None,
   initial_checkpoint_path: str | None = None,
+  adapter: Any = None,
+  trainable: str | None = None,
   microbatches: int = 1,
   pack: bool = True,
   random_seed: int = 0,
@@ -117,6 +118,10 @@ def train(
     model_dir: the run's folder; None makes one under `runs/`.
     initial_checkpoint_path: parameters to start from, a checkpoint of any
       format in `convert/source.py`; None: random.
+    adapter: what is trained on top of them, `models/prompt_tuning.py` or
+      `models/lora.py`; None: nothing, the model itself is trained.
+    trainable: regex of the whole names of the parameters that are trained, the
+      others are frozen; None: the adapter's, or all without one.
     microbatches: parts of a batch whose gradients are added up.
     pack: several examples a row.
     random_seed: of parameters, data order, templates drawn and dropout.
@@ -168,6 +173,10 @@ def train(
   )
   checks.vocabulary(vocabulary, model)
   vocabulary_lib.check_padding(vocabulary, model.kind)
+  if adapter is not None:
+    model = adapter.on(model, vocabulary)
+    trainable = trainable or model.trainable
+  checks.frozen(model, trainable, initial_checkpoint_path, pack)
   convert = features.batches_for(
     model.kind, vocabulary_lib.begin_id(vocabulary)
   )
@@ -177,6 +186,7 @@ def train(
   # Data: names -> tasks -> what is there.
   catalogue.register(vocabulary, wrapper=wrapper)
   if task_collection is not None:
+    task_collection = task_collection.for_model(model.kind)
     task_collection.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
@@ -232,20 +242,30 @@ def train(
     period=checkpoint_period,
     max_failed_saves=survival.max_failed_saves,
   )
-  shapes = partition.abstract_state(model, optimizer)
+  shapes = partition.abstract_state(model, optimizer, trainable)
   restored, saved = checkpoints.restore_latest(shapes), {}
+  frozen = None
   if restored is not None:
     state, saved = restored.state, restored.extra
     details = saved.get("details")
+    extra = bases.kept(saved)
+    if trainable is not None:
+      frozen = bases.read_again(
+        initial_checkpoint_path, model, partition, trainable, extra["base"]
+      )
+  elif initial_checkpoint_path is None:
+    state, details = partition.fresh_state(model, optimizer, random_seed), None
+    extra = {}
   else:
-    state, details = _initial_state(
-      model,
-      optimizer,
-      random_seed,
+    params, frozen, details, extra = bases.begin(
       initial_checkpoint_path,
+      model,
       partition,
-      shapes.params,
+      lengths,
+      trainable=trainable,
+      seed=random_seed,
     )
+    state = partition.state_of(params, optimizer)
   start = int(state.step)
   if start > train_steps:
     raise UserError(
@@ -270,8 +290,9 @@ def train(
     data=data,
     described=record.data,
     model=model,
-    params=state.params,
+    params=trainable_lib.merge(state.params, frozen),
     train_steps=train_steps,
+    trained=state.params if trainable is not None else None,
   )
   summary.missing(display, missing)
   tasks = mixtures.catalogue_tasks(training, held_out)
@@ -295,7 +316,12 @@ def train(
     loss_config=loss_config,
     accumulate=microbatches,
     dropout_seed=random_seed,
+    frozen=frozen is not None,
   )
+
+  def take(state, batch):
+    return train_step(*(x for x in (state, frozen, batch) if x is not None))
+
   validation = validation_lib.Validation(
     training,
     model=model,
@@ -306,6 +332,7 @@ def train(
     partition=partition,
     batches=VALIDATION_BATCHES,
     accumulate=microbatches,
+    pack=pack,
   )
   held_out_set = None
   if held_out is not None:
@@ -334,7 +361,7 @@ def train(
   )
   if measure.due(start, periods):
     with account.spending("evaluation"):
-      measure(state.params, start)
+      measure(trainable_lib.merge(state.params, frozen), start)
 
   # The steps. A second pass over the data and a second pipeline begin after
   # the first of them.
@@ -349,15 +376,17 @@ def train(
   meter = meter_lib.Meter(account, model)
   loop.Loop(
     folder=folder,
-    train_step=train_step,
+    train_step=take,
     put_batch=partition.put,
     batches=lambda number: batches(start_step=number),
     waiting=waiting,
     vocabulary=vocabulary,
     template=shapes,
-    measure=measure,
+    measure=lambda params, step: measure(
+      trainable_lib.merge(params, frozen), step
+    ),
     begun=begun,
-    extra=native.extra_of(model.config, details),
+    extra={**native.extra_of(model.config, details), **extra},
     periods=periods,
     survival=survival,
     checkpoints=checkpoints,
@@ -407,15 +436,3 @@ def _left_out(folder, training, lengths) -> dict[str, dict[str, int]]:
   if not path.exists():
     measuring.write(path, inventory.left_out(training, lengths))
   return json.loads(path.read_text())
-
-
-def _initial_state(
-  model, optimizer, seed, initial_checkpoint_path, partition, shapes
-):
-  """The state, and what a checkpoint says beside the model (`NativeSource`)."""
-  if initial_checkpoint_path is None:
-    return partition.fresh_state(model, optimizer, seed), None
-  source = load.opened(initial_checkpoint_path)
-  where = jax.tree.map(lambda x: x.sharding, shapes)
-  params = load.load_params(source, model, where)
-  return partition.state_of(params, optimizer), getattr(source, "details", None)

@@ -10,31 +10,37 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from flan_jax.convert import trees
+from flan_jax.convert import fingerprint, part, prompts, trees
 from flan_jax.convert.source import TensorSource, open_source
 from flan_jax.convert.tables import family
 from flan_jax.errors import UserError
-from flan_jax.models import decoder, decoder_config, t5
+from flan_jax.models import adapted, decoder, decoder_config, t5
 
 
 def load_params(
-  source: TensorSource | str | pathlib.Path, model: Any, shardings: Any = None
+  source: TensorSource | str | pathlib.Path,
+  model: Any,
+  shardings: Any = None,
+  seed: int = 0,
 ) -> Any:
   """The parameters of a checkpoint, as `model.init` would give them.
 
       params = load_params("checkpoints/flan_t5_small", model)
-      params = load_params(path, model, partition.params(shapes))
+      params = load_params(path, model, partition.params)
 
   Layers are stacked where the model scans, and every tensor is cast to the
-  type of the model's parameters, float32.
+  type of the model's parameters, float32. On top of a base checkpoint an
+  adapted model (`models/adapted.py`) begins as it is set to.
 
   Args:
     source: a path of any format (`source.FORMATS`), or an open source.
-    model: `EncoderDecoder` or `DecoderOnly`.
-    shardings: one for all parameters, or a tree of them; None: the default
-      device.
+    model: `EncoderDecoder` or `DecoderOnly`, adapted or not.
+    shardings: one for all parameters, a tree of them, or a function from a
+      tree of shapes to such a tree; None: the default device.
+    seed: of what an adapter draws.
 
   Returns:
     the nested dict that `model.init` returns, on devices.
@@ -42,21 +48,94 @@ def load_params(
   Raises:
     UserError: there is no checkpoint there; it says of its model other than
       the model's config (the fields are named); parameters are missing, extra
-      or of another shape (all are listed).
+      or of another shape (all are listed); it holds an adapter that the model
+      has not, or was trained on top of another checkpoint than is there.
   """
+  return _loaded(source, model, shardings, seed, marked=False)[0]
+
+
+def load_marked(
+  source: TensorSource | str | pathlib.Path,
+  model: Any,
+  shardings: Any = None,
+  seed: int = 0,
+) -> tuple[Any, str]:
+  """`load_params`, and the fingerprint of the base's parameters."""
+  return _loaded(source, model, shardings, seed, marked=True)
+
+
+def _loaded(source, model, shardings, seed, marked):
   source = opened(source)
-  check_config(source.config, model.config, str(source.path))
-  wanted = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+  base = adapted.base_of(model)
+  check_config(source.config, base.config, str(source.path))
+  whole = isinstance(source, part.PartSource)
+  marked |= whole or bool(getattr(model, "saved_at", None))
+  key = getattr(model, "key", None)
+  has = whole and source.adapter is not None
+  if has and source.adapter["kind"] != key:
+    raise UserError(
+      f"{source.path} holds an adapter ({source.adapter['kind']}) and MODEL"
+      f" has {key or 'none'}: give its base {source.base.path}, or the same"
+      " ADAPTER."
+    )
+  shapes = jax.eval_shape((model if has else base).init, jax.random.key(0))
+  wanted = trees.flatten(_as_read(shapes, base, key))
   check_fit(source, wanted)
-  if shardings is None or isinstance(shardings, jax.sharding.Sharding):
-    places = collections.defaultdict(lambda: shardings)
-  else:
-    places = trees.flatten(shardings)
-  params = {}
+  places = _places(shardings, trees.unflatten(wanted))
+  params, marks = {}, []
   for name, want in wanted.items():
     params[name] = _placed(source, name, want, places[name])
     params[name].block_until_ready()
-  return trees.unflatten(params)
+    if not marked or name.split("/")[0] == key:
+      continue
+    first = trees.unstacked(name, 0)
+    if whole and first in source.own:
+      before = _placed(source.base, name, want, places[name])
+      marks += fingerprint.of(name, before)
+      del before
+    else:
+      marks += fingerprint.of(name, params[name])
+  mark = fingerprint.combined(marks)
+  if whole:
+    source.check(mark)
+  tree = trees.unflatten(params)
+  if key is None:
+    return tree, mark
+  own = tree.pop(key, None)
+  if own is None:
+    own = _fresh(model, tree, mark, shardings, seed)
+  store = getattr(model, "store", lambda base_params: base_params)
+  return {**store(tree), key: own}, mark
+
+
+def _as_read(shapes, base, key):
+  """Shapes of what is read: the base's as it is before it is stored anew."""
+  plain = jax.eval_shape(base.init, jax.random.key(0))
+  return {**plain, **{k: x for k, x in shapes.items() if k == key}}
+
+
+def _fresh(model, base_params, mark, shardings, seed):
+  """An adapter before its first step."""
+  saved = None
+  if getattr(model, "saved_at", None):
+    saved = prompts.read(model.saved_at, mark)
+  own = model.initial(jax.random.key(seed), base_params, saved)
+  where = _places(shardings, {model.key: own})
+  flat = trees.flatten({model.key: own})
+  # Copies: a step donates what it trains.
+  placed = {
+    name: jax.device_put(jnp.array(x, copy=True), where[name])
+    for name, x in flat.items()
+  }
+  return trees.unflatten(placed)[model.key]
+
+
+def _places(shardings, shapes):
+  if callable(shardings):
+    return trees.flatten(shardings(shapes))
+  if shardings is None or isinstance(shardings, jax.sharding.Sharding):
+    return collections.defaultdict(lambda: shardings)
+  return trees.flatten(shardings)
 
 
 def _placed(source, name, want, sharding) -> jax.Array:
@@ -182,11 +261,20 @@ def model_of(source: TensorSource, model: Any = None) -> Any:
 
       model = model_of(open_source("checkpoints/smollm2_135m"))
 
+  With the adapter that the checkpoint holds, if it holds one.
+
   Raises:
     UserError: none is given and the checkpoint does not say.
   """
-  if model is not None:
+  if model is None:
+    model = _said(source)
+  described = getattr(source, "adapter", None)
+  if described is None or hasattr(model, "key"):
     return model
+  return adapted.recalled(model, described, source.path)
+
+
+def _said(source):
   if source.config is None:
     raise UserError(
       f"{source.path} ({source.format}) does not say what model it is. Add its"

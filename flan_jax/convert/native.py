@@ -52,6 +52,7 @@ class NativeSource:
     details: what the checkpoint that the run began from says beside `config`,
       as an HfSource has it; empty where it began from none.
     left_out: what is there besides parameters, in words.
+    extra: what the checkpoint was saved with.
 
   Raises:
     UserError: there is no whole checkpoint, or its model has fields that this
@@ -63,6 +64,7 @@ class NativeSource:
   def __init__(self, path: pathlib.Path):
     self.path, manifest = restore.find(path)
     self.step = int(manifest["step"])
+    self.extra = manifest["extra"]
     self.config = recalled(manifest["extra"].get("model"), self.path)
     self.details = dict(manifest["extra"].get("details") or {})
     self._arrays = arrays_lib.ArrayFolder(self.path / restore.STATE)

@@ -136,9 +136,9 @@ def _hf():
 
 
 def _native():
-  from flan_jax.convert.native import NativeSource
+  from flan_jax.convert.part import open_native
 
-  return NativeSource
+  return open_native
 
 
 def _t5x():

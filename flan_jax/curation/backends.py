@@ -12,7 +12,6 @@ B batch, S source, C choices, T target.
 
 import dataclasses
 import functools
-import hashlib
 import math
 import time
 import zlib
@@ -21,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flan_jax.convert import load, source, trees
+from flan_jax.convert import fingerprint, load, source
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.endpoint.journal import Journal
 from flan_jax.endpoint.request import OnReply, Reply, Request, pending
@@ -30,9 +29,6 @@ from flan_jax.eval import buckets, rank
 from flan_jax.models import decoding, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.training import checks
-
-# Numbers of a tensor that its fingerprint reads.
-SAMPLED = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Checkpoint:
       params,
       vocabulary,
       vocabulary_lib.end_ids(vocabulary),
-      f"{opened.path.name}-{fingerprint(params)}",
+      f"{opened.path.name}-{fingerprint.fingerprint(params)}",
     )
 
   @property
@@ -295,20 +291,6 @@ class Checkpoint:
         )
       out.append(Reply(log_probs=log_probs, prompt_tokens=len(ids)))
     return out
-
-
-def fingerprint(params: Any) -> str:
-  """Eight hex digits that tell parameters apart.
-
-  Of every tensor its name, shape and some thousand numbers that are spread
-  over it, so that the same checkpoint has the same on every device.
-  """
-  digest = hashlib.sha256()
-  for name, array in sorted(trees.flatten(params).items()):
-    digest.update(f"{name}{array.shape}{array.dtype}".encode())
-    step = max(1, array.size // SAMPLED)
-    digest.update(np.asarray(array.reshape(-1)[::step]).tobytes())
-  return digest.hexdigest()[:8]
 
 
 def _seed(request: Request, tokens: Sequence[int]) -> int:

@@ -58,6 +58,30 @@ def import_module(name: str) -> None:
     ) from e
 
 
+def frozen(
+  model: Any, trainable: str | None, initial_checkpoint_path: Any, pack: bool
+) -> None:
+  """Raises UserError where a part of the parameters cannot be trained alone.
+
+  Args:
+    model: adapted or not.
+    trainable: TRAINABLE, or the adapter's.
+    initial_checkpoint_path: the base.
+    pack: PACK.
+  """
+  if trainable is not None and initial_checkpoint_path is None:
+    raise UserError(
+      f"TRAINABLE = {trainable!r} freezes the other parameters, and"
+      " INITIAL_CHECKPOINT_PATH = None makes them random: name the checkpoint"
+      " that they are of."
+    )
+  if pack and not getattr(model, "packs", True):
+    raise UserError(
+      "PACK = True puts several examples in a row, and a soft prompt stands"
+      " before one: set PACK = False."
+    )
+
+
 def profile_steps(steps: Any, train_steps: int) -> None:
   """Raises UserError unless `steps` are None or two steps of the run.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from flan_jax.training import step
+from flan_jax.training import step, trainable
 from flan_jax.training.loss import LossConfig
 from flan_jax.training.optimiser import Optimiser
 from flan_jax.training.sharding import Partition
@@ -21,6 +21,7 @@ def train_step(
   loss_config: LossConfig,
   accumulate: int = 1,
   dropout_seed: int | None = None,
+  frozen: bool = False,
 ) -> Callable:
   """`step.train_step`, compiled for a mesh; the state is overwritten in place.
 
@@ -28,6 +29,9 @@ def train_step(
       state, metrics = take(state, partition.put(batch))
       take.lower(partition.abstract_state(model, optimiser),
                  partition.abstract_batch(batch)).compile()
+
+  With frozen parameters it is `take(state, frozen, batch)`; these are neither
+  overwritten nor given back.
 
   Args:
     partition: where everything lies.
@@ -37,15 +41,23 @@ def train_step(
     loss_config: see there.
     accumulate: see there.
     dropout_seed: see there.
+    frozen: whether the state holds a part of the parameters, and the others
+      come beside it (`trainable.py`).
   """
-  function = functools.partial(
+  take = functools.partial(
     step.train_step,
-    model=model,
     optimiser=optimiser,
     loss_config=loss_config,
     accumulate=accumulate,
     dropout_seed=dropout_seed,
   )
+
+  def with_frozen(state, kept, batch):
+    return take(state, batch, model=trainable.Bound(model, kept))
+
+  def whole(state, batch):
+    return take(state, batch, model=model)
+
   shapes = jax.eval_shape(lambda x: x, state)
   out = (partition.state(shapes), partition.everywhere)
-  return partition.jit(function, out=out, donate=0)
+  return partition.jit(with_frozen if frozen else whole, out=out, donate=0)

@@ -32,6 +32,7 @@ from flan_jax.training import axes as axes_lib
 from flan_jax.training import mesh as mesh_lib
 from flan_jax.training import slots
 from flan_jax.training import state as state_lib
+from flan_jax.training import trainable as trainable_lib
 
 MESH_AXES = mesh_lib.AXES
 
@@ -188,9 +189,23 @@ class Partition:
       skipped=self.everywhere,
     )
 
-  def abstract_state(self, model: Any, optimiser: Any) -> state_lib.TrainState:
-    """Shapes of the state and where each array lies; nothing is computed."""
-    shapes = jax.eval_shape(_create(model, optimiser), jax.random.key(0))
+  def abstract_params(self, model: Any) -> Any:
+    """Shapes of a model's parameters and where each lies."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return _with_shardings(shapes, self.params(shapes))
+
+  def abstract_state(
+    self, model: Any, optimiser: Any, trainable: str | None = None
+  ) -> state_lib.TrainState:
+    """Shapes of the state and where each array lies; nothing is computed.
+
+    Args:
+      model: whose parameters are trained.
+      optimiser: of them.
+      trainable: regex of those that are, see `trainable.split`; None: all.
+    """
+    create = _create(model, optimiser, trainable)
+    shapes = jax.eval_shape(create, jax.random.key(0))
     return _with_shardings(shapes, self.state(shapes))
 
   def fresh_state(
@@ -375,9 +390,12 @@ class _Placed:
     return jax.lax.with_sharding_constraint(x, where)
 
 
-def _create(model, optimiser):
+def _create(model, optimiser, trainable=None):
   def create(rng):
-    return state_lib.create(model.init(rng), optimiser)
+    params = model.init(rng)
+    if trainable is not None:
+      params, _ = trainable_lib.split(params, trainable)
+    return state_lib.create(params, optimiser)
 
   return create
 

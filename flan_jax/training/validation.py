@@ -31,6 +31,7 @@ class Validation:
     partition: sharding.Partition,
     batches: int,
     accumulate: int = 1,
+    pack: bool = True,
   ):
     """Args:
     resolved: mixture or task with a `validation` split.
@@ -42,10 +43,11 @@ class Validation:
     partition: where everything lies.
     batches: how many batches at most.
     accumulate: micro-batches, as in the training step.
+    pack: whether rows hold several examples, as in training.
     """
     self._making = input_lib.InThread(
       functools.partial(
-        _batches, resolved, convert, lengths, batch_size, batches
+        _batches, resolved, convert, lengths, batch_size, batches, pack
       )
     )
     self._partition = partition
@@ -76,7 +78,7 @@ class Validation:
     }
 
 
-def _batches(resolved, convert, lengths, batch_size, count):
+def _batches(resolved, convert, lengths, batch_size, count, pack):
   examples = mixtures.examples(
     resolved,
     lengths,
@@ -86,5 +88,5 @@ def _batches(resolved, convert, lengths, batch_size, count):
     num_epochs=1,
     passthrough=(),
   )
-  made = convert(examples, lengths=lengths, batch_size=batch_size, pack=True)
+  made = convert(examples, lengths=lengths, batch_size=batch_size, pack=pack)
   return list(itertools.islice(made, count))

@@ -1,0 +1,138 @@
+"""Soft prompts on disk: T5X's arrays, Hugging Face's folders, and our runs.
+
+What a file does not say (which side, which model) is not made up: a `.npy` has
+a shape alone.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from flan_jax.errors import UserError
+
+
+def read(path: str | pathlib.Path, mark: str | None = None) -> dict[str, Any]:
+  """A saved prompt of each side, [P, D], float32.
+
+      read("runs/prompt_tuning_rte-1a2b3c4d")["encoder"].shape    # (10, 512)
+      read("prompt.npy")
+
+  Args:
+    path: a `.npy` (or a file of T5X's numpy_checkpoints), a folder of PEFT, or
+      a run or checkpoint of ours with one prompt.
+    mark: fingerprint of the base that it is to stand before; None: any. A
+      `.npy` does not say what it was trained on, and is not compared.
+
+  Raises:
+    UserError: nothing is there, or no prompt; it was trained on another base,
+      both named.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise UserError(f"PROMPT_PATH={path} does not exist.")
+  if path.is_file():
+    vectors = read_numpy(path)
+    return {"encoder": vectors, "decoder": vectors}
+  if (path / "adapter_config.json").is_file():
+    from flan_jax.convert import peft
+
+    vectors = peft.read_prompt(path)
+    return {"encoder": vectors, "decoder": vectors}
+  return _read_run(path, mark)
+
+
+def read_numpy(path: str | pathlib.Path) -> np.ndarray:
+  """The prompt in a `.npy` file, [P, D], float32.
+
+  Raises:
+    UserError: it is no array of numbers with two dimensions.
+  """
+  try:
+    array = np.load(path, allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(
+      f"{path} cannot be read as a numpy array: {error}."
+    ) from error
+  if not isinstance(array, np.ndarray):
+    raise UserError(f"{path} holds several arrays; a prompt is one, [P, D].")
+  if array.ndim != 2 or array.dtype.kind != "f":
+    raise UserError(
+      f"{path} is an array of {array.dtype} and shape {list(array.shape)}; a"
+      " prompt has two dimensions, positions and the model's width."
+    )
+  return array.astype(np.float32)
+
+
+def write_numpy(
+  path: str | pathlib.Path, vectors_PD: np.ndarray, *, overwrite: bool = False
+) -> pathlib.Path:
+  """Writes a prompt as T5X's prompt tuning reads it (PROMPT_FILE).
+
+  Raises:
+    UserError: the file is there and `overwrite` is not set, or it cannot be
+      written.
+  """
+  path = pathlib.Path(path)
+  if path.exists() and not overwrite:
+    raise UserError(
+      f"{path} exists; choose another name, or set OVERWRITE = True."
+    )
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+      np.save(file, np.asarray(vectors_PD, np.float32), allow_pickle=False)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written: {error.strerror or error}."
+    ) from error
+  return path
+
+
+def _read_run(path, mark):
+  from flan_jax.convert import part
+  from flan_jax.convert.source import open_source
+
+  source = open_source(path)
+  described = getattr(source, "adapter", None)
+  if not isinstance(source, part.PartSource) or described is None:
+    raise UserError(f"PROMPT_PATH={path} holds no soft prompt.")
+  if described["kind"] != "soft_prompt":
+    raise UserError(
+      f"PROMPT_PATH={path} holds {described['kind']}, not a soft prompt."
+    )
+  if mark is not None and mark != source.fingerprint:
+    raise UserError(
+      f"PROMPT_PATH={path} was trained before {source.base.path} (fingerprint"
+      f" {source.fingerprint}); this run's base has {mark}. A prompt fits the"
+      " model it was trained before: take one of the same model."
+    )
+  return vectors_of(source)
+
+
+def vectors_of(source: Any) -> dict[str, np.ndarray]:
+  """The prompts of a checkpoint as its model reads them: [P, D] a side.
+
+  A reparameterisation is folded in.
+
+  Raises:
+    UserError: it holds several prompts.
+  """
+  described = source.adapter
+  if len(described["names"]) > 1:
+    raise UserError(
+      f"{source.path} holds {len(described['names'])} prompts"
+      f" ({', '.join(described['names'])}); one is needed here."
+    )
+  out = {}
+  for side in ("encoder", "decoder"):
+    name = f"soft_prompt/{side}/prompt"
+    if name not in source.own:
+      continue
+    x = source.read(name).astype(np.float32)
+    if described["reparameterisation"]:
+      scope = "soft_prompt/reparameterisation"
+      wi, wo = (source.read(f"{scope}/{w}/kernel") for w in ("wi", "wo"))
+      x = x + np.tanh(x @ wi) @ wo
+    out[side] = x
+  return out

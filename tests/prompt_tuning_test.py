@@ -1,0 +1,193 @@
+"""Prompt tuning end to end: a prompt on a frozen checkpoint, and what is kept."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from flan_jax import config, evaluate
+from flan_jax.convert import fingerprint, load, prompts, trees
+from flan_jax.errors import UserError
+from flan_jax.models.soft_prompt import KEY, SoftPrompt
+from flan_jax.training import restore, writers
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BASE = "gin/flan_holdout_nli.gin"
+ADAPTER = "gin/adapters/soft_prompt.gin"
+SMALL = {
+  "MIXTURE_OR_TASK_NAME": "flan_sst2",
+  "EVAL_MIXTURE_OR_TASK_NAME": None,
+  "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 16},
+  "BATCH_SIZE": 4,
+  "t5.T5Config.emb_dim": 16,
+  "t5.T5Config.mlp_dim": 16,
+  "TRAIN_STEPS": 2,
+  "CHECKPOINT_PERIOD": 2,
+  "EVAL_PERIOD": 2,
+  "LOG_PERIOD": 1,
+}
+TUNED = {"PACK": False, "TRAIN_STEPS": 4, "LEARNING_RATE": 0.3}
+
+
+def run(files, folder, **changes):
+  values = {**SMALL, "MODEL_DIR": str(folder), **changes}
+  flags = [(name, repr(value)) for name, value in values.items()]
+  return config.call_job(config.load(files, flags, [str(ROOT)]), ["test"])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """Two bases, and a prompt tuned before the first of them."""
+  old = {k: os.environ.get(k) for k in ("FLAN_JAX_CACHE", "TFDS_DATA_DIR")}
+  os.environ["FLAN_JAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+  os.environ.pop("TFDS_DATA_DIR", None)
+  folder = tmp_path_factory.mktemp("runs")
+  run([BASE], folder / "base")
+  run([BASE], folder / "other", RANDOM_SEED=1)
+  run(
+    [BASE, ADAPTER],
+    folder / "prompt",
+    INITIAL_CHECKPOINT_PATH=str(folder / "base"),
+    **TUNED,
+  )
+  yield folder
+  for name, value in old.items():
+    if value is None:
+      os.environ.pop(name, None)
+    else:
+      os.environ[name] = value
+
+
+def test_the_base_is_bit_equal_and_the_checkpoint_holds_the_prompt_alone(runs):
+  path, manifest = restore.find(runs / "prompt")
+  arrays = manifest["arrays"]
+  params = [n for n in arrays if n.startswith("params/")]
+  assert params == ["params/soft_prompt/encoder/prompt"]
+  slots = [n for n in arrays if n.startswith("opt_state/param_states/")]
+  assert slots
+  assert all("/soft_prompt/" in name for name in slots)
+  size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+  assert size < 1_000_000
+  opened, model, _ = evaluate.open_model(str(runs / "prompt"))
+  assert isinstance(model, SoftPrompt)
+  whole = trees.flatten(load.load_params(opened, model))
+  base = trees.flatten(load.load_params(str(runs / "base"), model.base))
+  assert whole.keys() - base.keys() == {"soft_prompt/encoder/prompt"}
+  for name, array in base.items():
+    np.testing.assert_array_equal(array, whole[name])
+  losses = [
+    row["loss"] for row in writers.read(runs / "prompt" / "metrics.jsonl")
+    if "loss" in row
+  ]
+  assert len(losses) == 4
+  started = SoftPrompt(model.base, model.length)
+  assert model.described() == started.described()
+
+
+def test_a_run_goes_on_where_it_was(runs, tmp_path):
+  common = {
+    "INITIAL_CHECKPOINT_PATH": str(runs / "base"),
+    **TUNED,
+  }
+  run([BASE, ADAPTER], tmp_path / "parts", **{**common, "TRAIN_STEPS": 2})
+  run([BASE, ADAPTER], tmp_path / "parts", **common)
+  whole = prompts.read(runs / "prompt")["encoder"]
+  np.testing.assert_array_equal(
+    prompts.read(tmp_path / "parts")["encoder"], whole
+  )
+  manifest = tmp_path / "parts" / "checkpoints" / "checkpoint_4"
+  assert manifest.is_dir()
+  shutil.move(tmp_path / "parts", tmp_path / "moved")
+  with pytest.raises(UserError, match="another checkpoint"):
+    run(
+      [BASE, ADAPTER],
+      tmp_path / "moved",
+      RESUME_CHANGED=True,
+      **{**common, "INITIAL_CHECKPOINT_PATH": str(runs / "other")},
+    )
+
+
+def test_another_base_or_none_is_refused(runs, tmp_path):
+  shutil.copytree(runs / "base", tmp_path / "base")
+  run(
+    [BASE, ADAPTER],
+    tmp_path / "prompt",
+    INITIAL_CHECKPOINT_PATH=str(tmp_path / "base"),
+    **{**TUNED, "TRAIN_STEPS": 1},
+  )
+  shutil.rmtree(tmp_path / "base")
+  with pytest.raises(UserError, match="which is not there"):
+    evaluate.open_model(str(tmp_path / "prompt"))
+  shutil.copytree(runs / "other", tmp_path / "base")
+  opened, model, _ = evaluate.open_model(str(tmp_path / "prompt"))
+  other = fingerprint.fingerprint(
+    load.load_params(str(runs / "other"), model.base)
+  )
+  with pytest.raises(UserError, match=f"has {other}, so that it is another"):
+    load.load_params(opened, model)
+  # Another task's prompt (SPoT) fits the model that it was trained before.
+  spot = {"PROMPT_INIT": "saved", "PROMPT_PATH": str(runs / "prompt")}
+  with pytest.raises(UserError, match="A prompt fits the model"):
+    run(
+      [BASE, ADAPTER],
+      tmp_path / "spot",
+      INITIAL_CHECKPOINT_PATH=str(runs / "other"),
+      **{**TUNED, **spot},
+    )
+  run(
+    [BASE, ADAPTER],
+    tmp_path / "spot_2",
+    INITIAL_CHECKPOINT_PATH=str(runs / "base"),
+    **{**TUNED, **spot, "TRAIN_STEPS": 1},
+  )
+  begun = prompts.read(tmp_path / "spot_2")["encoder"]
+  was = prompts.read(runs / "prompt")["encoder"]
+  assert 0 < np.abs(begun - was).max() < 0.5
+
+
+def test_norms_alone_are_trained_by_a_regex(runs, tmp_path):
+  run(
+    [BASE],
+    tmp_path,
+    INITIAL_CHECKPOINT_PATH=str(runs / "base"),
+    TRAINABLE=r".*_norm/scale",
+  )
+  opened, model, _ = evaluate.open_model(str(tmp_path))
+  whole = trees.flatten(load.load_params(opened, model))
+  base = trees.flatten(load.load_params(str(runs / "base"), model))
+  for name, array in base.items():
+    same = bool(jax.numpy.array_equal(array, whole[name]))
+    assert same != name.endswith("_norm/scale"), name
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"TRAINABLE": "soft_promt/.*"}, "nearest are soft_prompt/encoder/prompt"),
+    ({"TRAINABLE": ".*"}, "matches all"),
+    ({"TRAINABLE": "("}, "no regular expression"),
+    ({"PACK": True}, "set PACK = False"),
+    ({"INITIAL_CHECKPOINT_PATH": None}, "name the checkpoint"),
+  ],
+)
+def test_what_is_refused(runs, tmp_path, changes, message):
+  given = {
+    "INITIAL_CHECKPOINT_PATH": str(runs / "base"),
+    **TUNED,
+    **changes,
+  }
+  with pytest.raises(UserError, match=message):
+    run([BASE, ADAPTER], tmp_path, **given)
+
+
+def test_the_manifest_says_what_it_is_of(runs):
+  manifest = json.loads(
+    (restore.find(runs / "prompt")[0] / "manifest.json").read_text()
+  )["manifest"]["extra"]
+  assert manifest["adapter"]["kind"] == KEY
+  assert manifest["trainable"] == "soft_prompt/.*"
+  assert len(manifest["base"]["fingerprint"]) == 8
