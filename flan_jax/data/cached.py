@@ -1,0 +1,351 @@
+"""Cached input: tokenised examples on disk, and whether they are a run's own.
+
+  CACHE_DIR/<task>/<key>/manifest.json    what is in the folder, below
+                         shard_00000.array_record     examples, by draw
+                         shard_00000.sizes.npy        their lengths
+                         shard_00000.json             this shard's own lines
+
+The key is a hash of all that decides a task's examples: fingerprint of the
+task, form, copy of the dataset, vocabulary, wrapper, lengths. So caches of
+several mixtures, vocabularies or lengths share one folder, and a run finds its
+own or is told what differs. `cached_shards.py`
+writes, `cached_batches.py` reads.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+
+from flan_jax.data import (
+  catalogue,
+  collection,
+  mixtures,
+  template,
+)
+from flan_jax.data import vocabulary as vocabulary_lib
+from flan_jax.errors import UserError
+
+# Of the files; another number makes every cache stale.
+FORMAT = 1
+MANIFEST = "manifest.json"
+# What a difference means to its reader.
+_MEANING = {
+  "format": "flan_jax writes another format now",
+  "fingerprint": "its templates, fields, choices or code",
+  "form": "the form of the mixture",
+  "templates": "the templates that are drawn from",
+  "source": "the dataset or its version",
+  "copy": "the prepared files of the dataset",
+  "rows": "rows of the dataset",
+  "vocabulary": "another vocabulary: its ids would mean other text",
+  "wrapper": "PROMPT_PREFIX, PROMPT_SUFFIX, INPUTS_EOS or the SHOT_ options",
+  "lengths": "TASK_FEATURE_LENGTHS: prompts were cut to other lengths",
+  "split": "the split",
+}
+
+
+def key(
+  task: seqio.Task,
+  *,
+  split: str,
+  lengths: Mapping[str, int],
+  wrapper: template.Wrapper,
+) -> dict[str, Any]:
+  """All that decides a task's examples, but what is drawn at random.
+
+  Args:
+    task: in seqio's registry.
+    split: ours.
+    lengths: tokens of inputs and targets at most.
+    wrapper: what surrounds its prompts; other projects' tasks have none.
+
+  Returns:
+    JSON. Of other projects' tasks `fingerprint` is "": that their code has
+    changed is not seen, only other rows, vocabularies and lengths.
+  """
+  ours = catalogue.of_seqio(task)
+  form = None if ours is None else catalogue.form_of(task)
+  source = task.source
+  copy = source.fingerprint() if hasattr(source, "fingerprint") else ""
+  return {
+    "format": FORMAT,
+    "task": task.name,
+    "fingerprint": _fingerprint(ours),
+    "form": "" if form is None else form.name,
+    "templates": [] if form is None else [str(t) for t in form.templates],
+    "source": repr(source) if ours is not None else type(source).__name__,
+    "copy": copy,
+    "rows": int(task.num_input_examples(split)),
+    "vocabulary": vocabulary_lib.fingerprint(
+      task.output_features["inputs"].vocabulary
+    ),
+    "wrapper": {} if ours is None else dataclasses.asdict(wrapper),
+    "lengths": {k: int(v) for k, v in sorted(lengths.items())},
+    "split": split,
+  }
+
+
+def digest(value: Any) -> str:
+  """Twelve hex digits of JSON.
+
+  >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+  True
+  """
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def folder(cache_dir: str | os.PathLike, key_: Mapping) -> pathlib.Path:
+  """Where the examples of a key are."""
+  return pathlib.Path(cache_dir).expanduser() / key_["task"] / digest(key_)
+
+
+def read_manifest(path: pathlib.Path) -> dict[str, Any] | None:
+  """What a folder holds; None if it is not there or not finished.
+
+  Raises:
+    UserError: the manifest is damaged.
+  """
+  file = path / MANIFEST
+  try:
+    return json.loads(file.read_text())
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except ValueError as e:
+    raise UserError(
+      f"{file} is damaged ({e}); remove {path} and write the cache anew."
+    ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedTask:
+  """The cached examples of one task; a record is one of them.
+
+  Records are numbered draw by draw, within a draw shard by shard.
+
+  Attributes:
+    name: of the task.
+    path: the folder.
+    dtype: of the tokens in a record.
+    shards: per shard its `file`, `rows` by draw, and more (the manifest's).
+  """
+
+  name: str
+  path: str
+  dtype: str
+  shards: tuple[Mapping[str, Any], ...]
+
+  @property
+  def files(self) -> list[str]:
+    return [os.path.join(self.path, shard["file"]) for shard in self.shards]
+
+  def draws(self) -> np.ndarray:
+    """Records of each draw, int64 [draws]."""
+    return np.array([shard["rows"] for shard in self.shards], np.int64).sum(0)
+
+  def segments(self) -> np.ndarray:
+    """Runs of records that lie together: (first, shard, place), int64 [N, 3].
+
+    Record `first + i` of a run is at `place + i` of file `shard`.
+    """
+    out, first = [], 0
+    for d in range(len(self.shards[0]["rows"])):
+      for s, shard in enumerate(self.shards):
+        out.append((first, s, sum(shard["rows"][:d])))
+        first += shard["rows"][d]
+    return np.array(out, np.int64)
+
+  def sizes(self) -> np.ndarray:
+    """(inputs, targets) tokens of every record, int32 [records, 2].
+
+    Raises:
+      UserError: a file is missing or is not what the manifest says.
+    """
+    parts = []
+    for shard in self.shards:
+      file = pathlib.Path(self.path, shard["sizes"])
+      try:
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        parts.append(np.load(file))
+      except (OSError, ValueError) as e:
+        raise UserError(f"{file} cannot be read ({e}). {_AGAIN}") from None
+      if found != shard["sizes_sha256"]:
+        raise UserError(f"{file} is not what was written. {_AGAIN}")
+    ends = [np.cumsum([0, *shard["rows"]]) for shard in self.shards]
+    return np.concatenate(
+      [
+        part[end[d] : end[d + 1]]
+        for d in range(len(ends[0]) - 1)
+        for part, end in zip(parts, ends, strict=True)
+      ]
+    )
+
+
+_AGAIN = (
+  "Remove that file and run the cache job once more: it writes what is missing."
+)
+
+
+def check_files(task: CachedTask) -> None:
+  """Refuses a task of which a file is missing or of another size.
+
+  The bytes themselves carry checksums, which are looked at when they are read.
+
+  Raises:
+    UserError: naming the file.
+  """
+  for file, shard in zip(task.files, task.shards, strict=True):
+    try:
+      size = os.stat(file).st_size
+    except OSError as e:
+      raise UserError(f"{file}: {e.strerror}. {_AGAIN}") from None
+    if size != shard["bytes"]:
+      raise UserError(
+        f"{file} has {size:,} bytes, {shard['bytes']:,} were written. {_AGAIN}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """The cached examples of a run's mixture.
+
+  Attributes:
+    path: CACHE_DIR.
+    tasks: in the mixture's order.
+    rates: share of each task in the examples; they sum to 1.
+    digest: of the shards' checksums: of what is read.
+  """
+
+  path: str
+  tasks: tuple[CachedTask, ...]
+  rates: tuple[float, ...]
+  digest: str
+
+
+def find(
+  cache_dir: str | os.PathLike,
+  resolved: mixtures.Resolved,
+  *,
+  lengths: Mapping[str, int],
+  wrapper: template.Wrapper = template.PLAIN,
+  split: str = "train",
+  rebuild: str = "",
+) -> Cache:
+  """The cache of a mixture, after a check that it is this run's.
+
+  A task that was cached with other lengths serves as well, if nothing in it
+  was cut and all of it fits.
+
+  Args:
+    cache_dir: that the cache job wrote.
+    resolved: mixture or task of the run.
+    lengths: of the run, in tokens.
+    wrapper: of the run.
+    split: ours.
+    rebuild: the command that writes the cache, for messages.
+
+  Raises:
+    UserError: a task is not there, or was cached from another template,
+      vocabulary, version or other lengths; names each difference and the
+      command that writes the cache anew.
+  """
+  found, problems, prints = [], [], []
+  for name in resolved.present:
+    task = mixtures.seqio_task(resolved, name)
+    wanted = key(task, split=split, lengths=lengths, wrapper=wrapper)
+    at, manifest, why = _serving(cache_dir, wanted)
+    if manifest is None:
+      problems.append(f"{name}: {why}")
+      continue
+    shards = tuple(manifest["shards"])
+    one = CachedTask(name, str(at), manifest["dtype"], shards)
+    if not one.draws().all():
+      problems.append(f"{name}: not one example in a draw; leave it out")
+      continue
+    check_files(one)
+    found.append(one)
+    prints.append([name, [shard["sha256"] for shard in shards]])
+  if problems:
+    shown = "\n  ".join(problems[:12])
+    more = f"\n  and {len(problems) - 12} more" if len(problems) > 12 else ""
+    way_out = f" Write it anew with:\n  {rebuild}" if rebuild else ""
+    raise UserError(
+      f"CACHE_DIR {str(cache_dir)!r} is not of this run:"
+      f" {len(problems)} of {len(resolved.present)} tasks are missing there or"
+      f" out of date (cache -> run).\n  {shown}{more}\n"
+      f"What is still right is kept.{way_out}"
+    )
+  rates = tuple(resolved.rates[task.name] for task in found)
+  return Cache(str(cache_dir), tuple(found), rates, digest(prints))
+
+
+def _serving(cache_dir, wanted):
+  """(folder, manifest, "") that serves, or (None, None, why none does)."""
+  at = folder(cache_dir, wanted)
+  manifest = read_manifest(at)
+  if manifest is not None:
+    return at, manifest, ""
+  others = []
+  for one in sorted(at.parent.glob(f"*/{MANIFEST}")):
+    manifest = read_manifest(one.parent)
+    differing = _differing(manifest["key"], wanted)
+    if differing == ["lengths"] and _fits(manifest, wanted["lengths"]):
+      return one.parent, manifest, ""
+    others.append((len(differing), differing, manifest["key"]))
+  if others:
+    _, differing, old = min(others, key=lambda other: other[0])
+    return None, None, _said(differing, old, wanted)
+  if any(at.glob("*")):
+    return None, None, "not finished; the cache job goes on with it"
+  return None, None, "not in it"
+
+
+def _differing(old: Mapping, new: Mapping) -> list[str]:
+  return [
+    n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n)
+  ]
+
+
+def differences(old: Mapping, new: Mapping) -> str:
+  """In what two keys differ, as one sentence."""
+  return _said(_differing(old, new), old, new)
+
+
+def _said(differing: Sequence[str], old: Mapping, new: Mapping) -> str:
+  return "; ".join(
+    f"{name} {_short(old.get(name))} -> {_short(new.get(name))}"
+    f" ({_MEANING.get(name, name)})"
+    for name in differing
+  )
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 70 else f"{text[:67]}..."
+
+
+def _fits(manifest: Mapping, lengths: Mapping[str, int]) -> bool:
+  """Whether a cache that was made for other lengths holds the same rows."""
+  if manifest["only_these_lengths"]:
+    return False
+  longest = [0, 0]
+  for shard in manifest["shards"]:
+    if shard["trimmed"]:
+      return False
+    longest = np.maximum(longest, shard["longest"])
+  return longest[0] <= lengths["inputs"] and longest[1] <= lengths["targets"]
+
+
+def _fingerprint(task) -> str:
+  if task is None:
+    return ""
+  if isinstance(task, collection.CollectionTask):
+    return task.fingerprint()
+  return catalogue.fingerprint(task)
