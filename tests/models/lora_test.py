@@ -1,6 +1,5 @@
 """LoRA beside kernels, and kernels in 4 and 8 bits."""
 
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +7,7 @@ import numpy as np
 import pytest
 
 from flan_jax.convert import trees
-from flan_jax.errors import UserError
-from flan_jax.models import lora, quantised, stack
+from flan_jax.models import lora, stack
 from tests.models import kinds
 
 ALL = r".*layers_\d+/.*kernel"
