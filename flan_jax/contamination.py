@@ -27,7 +27,9 @@ from flan_jax.data import (
   spec,
   template,
 )
+from flan_jax.data import collection as collection_lib
 from flan_jax.data import directory as directory_lib
+from flan_jax.data.collection import Collection
 from flan_jax.errors import UserError
 from flan_jax.training import progress
 
@@ -80,6 +82,7 @@ def contamination(
   eval_mixture_or_task_name: str,
   output_dir: str,
   vocabulary: Any = None,
+  task_collection: Collection | None = None,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   split: str = "test",
@@ -94,6 +97,7 @@ def contamination(
     output_dir: made if it is not there; gets `contamination.json` and
       `clean/<task>.jsonl`, one `{"index": row}` a line.
     vocabulary: of the registered tasks; the numbers do not depend on it.
+    task_collection: tasks to register beside the catalogue's, FLAN 2022's say.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     split: of the evaluation tasks.
@@ -107,8 +111,10 @@ def contamination(
       written, an `ngram` below 1.
   """
   display = progress.Display()
-  catalogue.register(vocabulary)
-  data = directory_lib.choose(tfds_data_dir, catalogue.load())
+  collection_lib.register(task_collection, vocabulary)
+  data = directory_lib.choose(
+    tfds_data_dir, collection_lib.known(task_collection)
+  )
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   evaluated = mixtures.resolve(
     eval_mixture_or_task_name, missing_datasets, split=split

@@ -20,7 +20,9 @@ import rich.filesize
 import rich.markup
 import rich.progress
 
-from flan_jax.data import catalogue, copies, downloads, mixtures, preparing
+from flan_jax.data import collection as collection_lib
+from flan_jax.data import copies, downloads, mixtures, preparing
+from flan_jax.data.collection import Collection
 from flan_jax.errors import UserError
 from flan_jax.training import progress
 
@@ -32,6 +34,7 @@ UNPACKED = 4
 def prepare_data(
   *,
   mixture_or_task_name: str,
+  task_collection: Collection | None = None,
   tfds_data_dir: str | None = None,
   parallel: int = 2,
   retries: int = 3,
@@ -43,6 +46,7 @@ def prepare_data(
 
   Args:
     mixture_or_task_name: whose datasets.
+    task_collection: tasks to register beside the catalogue's, FLAN 2022's say.
     tfds_data_dir: where to; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     parallel: processes at a time.
     retries: tries of a dataset after the first.
@@ -59,7 +63,7 @@ def prepare_data(
   """
   _check(parallel, retries, backoff)
   display = progress.Display()
-  catalogue.register()
+  collection_lib.register(task_collection)
   copies.import_builders(builder_modules)
   folder = _folder(tfds_data_dir, display)
   import seqio

@@ -254,6 +254,11 @@ def _load_vocabulary(module, name):
   return module.load() if name is None else module.load(name)
 
 
+def vocabulary() -> seqio.Vocabulary:
+  """That of the tasks which `register` wrote last."""
+  return _registered["vocabulary"]
+
+
 def unregister() -> None:
   """Removes what `register` wrote from seqio's registry."""
   _written.clear()
