@@ -12,7 +12,7 @@ from flan_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-  """One of three.
+  """One of three; or none of them: all rows.
 
   >>> Budget(fraction=0.1).of(2996, 2500, 500_000)
   (300, None)
@@ -27,7 +27,7 @@ class Budget:
       is passed over.
 
   Raises:
-    UserError: none or several of them, or a value out of range.
+    UserError: several of them, or a value out of range.
   """
 
   count: int | None = None
@@ -36,18 +36,25 @@ class Budget:
 
   def __post_init__(self):
     given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-    if len(given) != 1:
+    if len(given) > 1:
       said = ", ".join(f"{k.upper()} = {v}" for k, v in given.items())
       raise UserError(
-        f"the budget is {said or 'not given'}; give one of COUNT, FRACTION and"
-        " TOKENS, and None for the others."
+        f"the budget is {said}; give one of COUNT, FRACTION and TOKENS, and"
+        " None for the others."
       )
+    if not given:
+      return
     ((name, value),) = given.items()
     if value <= 0 or (name == "fraction" and value > 1):
       limit = "above 0 and at most 1" if name == "fraction" else "1 or more"
       raise UserError(
         f"the budget {name.upper()} is {value}; it must be {limit}."
       )
+
+  @property
+  def limits(self) -> bool:
+    """Whether it is for less than all rows."""
+    return self != Budget()
 
   def of(
     self, came_in: int, rows: int, tokens: int
@@ -69,6 +76,8 @@ class Budget:
           f" have {tokens:,}; give fewer, or filter less."
         )
       return None, self.tokens
+    if not self.limits:
+      return rows, None
     count, said = self.count, f"COUNT is {self.count}"
     if self.fraction is not None:
       count = math.ceil(self.fraction * came_in - 1e-9)

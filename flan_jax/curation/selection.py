@@ -36,28 +36,40 @@ class Recipe:
   """How rows are chosen.
 
   Attributes:
-    selector: of `selectors.py`.
+    selector: of `selectors.py`; None: all rows that pass the filters.
     filters: before it, in order: `quality.Lima`, `copies.Copies`, ...
     groups: of `groups.py`: each group gets its share of the budget, in
       proportion to its rows (or tokens), and is chosen from alone. None: all
       rows together.
-    name: in tables; None: the selector's.
+    name: in tables; None: the selector's, or the filters'.
+
+  Raises:
+    UserError: neither a selector nor a filter.
   """
 
-  selector: Selector
+  selector: Selector | None = None
   filters: tuple[Filter, ...] = ()
   groups: Groups | None = None
   name: str | None = None
 
+  def __post_init__(self):
+    if self.selector is None and not self.filters:
+      raise UserError(
+        "SELECTOR is None and FILTERS is empty, so that all rows would be"
+        " taken; give one of them."
+      )
+
   @property
   def title(self) -> str:
-    return self.name or self.selector.name
+    if self.name or self.selector is not None:
+      return self.name or self.selector.name
+    return "+".join(f.name for f in self.filters)
 
   @property
   def embedded(self) -> bool:
     """Whether vectors are needed."""
     grouped = self.groups is not None and self.groups.embedded
-    return grouped or self.selector.embedded
+    return grouped or (self.selector is not None and self.selector.embedded)
 
   @property
   def options(self) -> dict[str, Any]:
@@ -86,7 +98,6 @@ class Chosen:
     dropped: filter name -> row -> reason.
     numbers: row -> what the selector says of it.
     group_of: row -> name of its group; empty without groups.
-    counts: stage -> "kept" or reason -> rows.
   """
 
   rows: Int[np.ndarray, " K"]
@@ -146,6 +157,13 @@ def choose(
       f"{recipe.title} reads a vector of every row, and there are none: give"
       " EMBEDDINGS_PATH, a .npy file, or EMBEDDING_CHECKPOINT_PATH."
     )
+  if (recipe.selector is None) == budget.limits:
+    raise UserError(
+      f"{recipe.title} takes all rows that pass: give it no budget (COUNT,"
+      " FRACTION and TOKENS None)."
+      if recipe.selector is None
+      else f"{recipe.title} needs a budget: COUNT, FRACTION or TOKENS."
+    )
   left_N = np.arange(len(rows))
   dropped: dict[str, dict[int, str]] = {}
   for one in recipe.filters:
@@ -163,6 +181,10 @@ def choose(
       )
   if all_that_pass:
     budget = _at_most(budget, len(rows), lengths.rows[left_N])
+  if recipe.selector is None:
+    if recipe.groups is not None:
+      raise UserError("GROUPS has no effect where SELECTOR is None.")
+    return Chosen(left_N, dropped, {}, {})
   count, tokens = budget.of(
     len(rows), len(left_N), int(lengths.rows[left_N].sum())
   )
