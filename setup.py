@@ -81,6 +81,13 @@ EXTRAS = {
   # Parquet files of a P3_DATA_DIR. T0's prompts themselves come from
   # launch/p3.sh: their package, promptsource 0.2.3, declares Python < 3.10.
   "p3": ["pyarrow>=17,<26"],
+  # What T5X (github.com/google-research/t5x) imports. It is on no package
+  # registry, and its own dependencies overwrite ours: launch/t5x.sh has it.
+  "t5x": [
+    "cached_property>=2,<3",
+    "chex>=0.1.90,<0.2",
+    "fiddle>=0.3,<0.4",
+  ],
   # apache-beam as in the extra beam; transformers and torch: reference logits
   # and the benchmark's peer.
   "test": [

@@ -14,6 +14,9 @@ Flags, as in T5X:
   --plan                   say whether the training job fits the machine of its
                            gin/hardware file and how long it takes, and stop
 
+A gin file that includes one of T5X's run files (gin/t5x/*.gin) is handed over
+to T5X's own program.
+
 What a user can mend is said in one message, with exit code 2. After SIGTERM, or
 Ctrl-C once there are steps to save, a training job saves and exits with 75; the
 same command goes on from there. Ctrl-C before, or twice, exits with 130.
@@ -128,7 +131,7 @@ def _terminate(*_):
 
 def main(argv: list[str]) -> int:
   try:
-    from flan_jax import config
+    from flan_jax import config, t5x_script
     from flan_jax.errors import EXIT_STOPPED, Stopped, UserError
   except ModuleNotFoundError as e:
     print(
@@ -142,6 +145,14 @@ def main(argv: list[str]) -> int:
     if args["help"]:
       print(__doc__)
       return 0
+    search = [os.getcwd(), *args["paths"], str(ROOT)]
+    script = t5x_script.script(args["files"], search)
+    if script is not None:
+      if args["plan"]:
+        raise UserError("--plan compiles our own step; T5X's has none.")
+      words = t5x_script.command(script, args["files"], args["flags"], search)
+      t5x_script.run(words, dry_run=args["dry_run"])
+      return 0
     if args["plan"]:
       # A plan computes nothing; libtpu must not look for a TPU either.
       os.environ["JAX_PLATFORMS"] = "cpu"
@@ -154,9 +165,7 @@ def main(argv: list[str]) -> int:
 
       processes.join()
     with _without_startup_notes():
-      loaded = config.load(
-        args["files"], args["flags"], [*args["paths"], str(ROOT)]
-      )
+      loaded = config.load(args["files"], args["flags"], search[1:])
       # TensorFlow only feeds data; the accelerators are JAX's.
       if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].config.set_visible_devices([], "GPU")
