@@ -73,6 +73,7 @@ def train(
   wrapper: template.Wrapper = template.PLAIN,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
+  train_examples: int | None = None,
   layout: sharding.Layout | None = None,
   model_dir: str | None = None,
   initial_checkpoint_path: str | None = None,
@@ -113,6 +114,8 @@ def train(
     wrapper: what surrounds every prompt, in training and evaluation.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
+    train_examples: training rows of each task of the catalogue at most, the
+      first ones; None: as many as the paper takes.
     layout: the mesh of devices and what logical axes mean on it, from
       gin/hardware; None: all devices along `data`, the model whole on each.
     model_dir: the run's folder; None makes one under `runs/`.
@@ -159,8 +162,8 @@ def train(
     eval_period=eval_period,
     microbatches=microbatches,
     checkpoints_to_keep=checkpoints_to_keep,
-    **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
+  checks.limits(eval_examples=eval_examples, train_examples=train_examples)
   checks.lengths(task_feature_lengths)
   survival.check_periods(checkpoint_period)
   checks.resume_changed(resume_changed, model_dir)
@@ -184,7 +187,9 @@ def train(
   compilations = compilation.Compilations(compilation.folder(compilation_cache))
 
   # Data: names -> tasks -> what is there.
-  catalogue.register(vocabulary, wrapper=wrapper)
+  catalogue.register(
+    vocabulary, wrapper=wrapper, train_examples=train_examples
+  )
   if task_collection is not None:
     task_collection = task_collection.for_model(model.kind)
     task_collection.register(vocabulary, wrapper=wrapper)

@@ -80,8 +80,8 @@ def test_the_base_is_bit_equal_and_the_checkpoint_holds_the_prompt_alone(runs):
   for name, array in base.items():
     np.testing.assert_array_equal(array, whole[name])
   losses = [
-    row["loss"] for row in writers.read(runs / "prompt" / "metrics.jsonl")
-    if "loss" in row
+    row["train/loss"] for row in writers.read(runs / "prompt" / "metrics.jsonl")
+    if "train/loss" in row
   ]
   assert len(losses) == 4
   started = SoftPrompt(model.base, model.length)

@@ -17,6 +17,7 @@ For people (`browse.py`):
 """
 
 import ast
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -208,6 +209,7 @@ def register(
   vocabulary: seqio.Vocabulary | str | None = None,
   *,
   wrapper: template.Wrapper = template.PLAIN,
+  train_examples: int | None = None,
 ) -> None:
   """Writes all tasks and mixtures to seqio's registry.
 
@@ -218,6 +220,8 @@ def register(
     vocabulary: of inputs and targets; a name or path is loaded by
       `vocabulary.load`; None is the vocabulary that ships with flan_jax.
     wrapper: what surrounds every prompt.
+    train_examples: training rows of each task at most, the first ones; None:
+      as many as the task says.
 
   Raises:
     UserError: another project has registered one of the names.
@@ -227,16 +231,17 @@ def register(
 
   if vocabulary is None or not isinstance(vocabulary, seqio.Vocabulary):
     vocabulary = _load_vocabulary(vocabularies, vocabulary)
-  if (
-    _registered
-    and _registered["wrapper"] == wrapper
-    and _registered["vocabulary"] == vocabulary
-    and _written.complete()
-  ):
+  options = {
+    "vocabulary": vocabulary,
+    "wrapper": wrapper,
+    "train_examples": train_examples,
+  }
+  if _registered == options and _written.complete():
     return
   unregister()
-  _registered.update(vocabulary=vocabulary, wrapper=wrapper)
+  _registered.update(options)
   for task in load().values():
+    task = _few(task, train_examples)
     for form in (forms.FORMS | forms.SINGLE).values():
       if form.shots and task.splits.train is None:
         continue
@@ -247,6 +252,15 @@ def register(
   ):
     for mixture in mixtures.of_split(split, form).values():
       _written.add(mixture)
+
+
+def _few(task: spec.Task, train_examples: int | None) -> spec.Task:
+  """The task with fewer training rows."""
+  if train_examples is None or task.splits.train is None:
+    return task
+  most = min(train_examples, task.splits.max_train_examples)
+  few = dataclasses.replace(task.splits, max_train_examples=most)
+  return dataclasses.replace(task, splits=few)
 
 
 @functools.cache

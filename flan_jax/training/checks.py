@@ -17,6 +17,14 @@ def numbers(**options: int) -> None:
       raise UserError(f"{name.upper()} is {value!r}; give 1 or more.")
 
 
+def limits(**options: int | None) -> None:
+  """`numbers` of options that may be None, which is no limit.
+
+  >>> limits(eval_examples=None, train_examples=32)
+  """
+  numbers(**{n: value for n, value in options.items() if value is not None})
+
+
 def lengths(value: Any) -> None:
   """Raises UserError unless `value` gives tokens for inputs and targets.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.models import decoding, prompt_start
+from flan_jax.models import beam, decoding, prompt_start
 from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.models.prompt_tuning import PromptTuning
 from flan_jax.models.soft_prompt import KEY, SoftPrompt
@@ -292,14 +292,20 @@ def test_logits_scores_and_answers_are_those_of_t5x(t5x):
     whole, encoded, batch["decoder_target_tokens"][:, None]
   ).sum((1, 2))
   np.testing.assert_allclose(scores, arrays["score"], rtol=1e-5)
-  config = DecodeConfig(max_decode_len=8, end_ids=(1,))
-  inputs = np.where(
-    batch["encoder_input_tokens"] > 0, batch["encoder_input_tokens"], -1
+  # T5X notes ends that are only the second choice, see `beam_test.py`.
+  config = DecodeConfig(
+    "beam", max_decode_len=8, beam_size=1, end_ids=(1,), return_scores=True
   )
-  decoded = decoding.decode(model, whole, inputs, config).tokens_BKT
+  inputs_BS = batch["encoder_input_tokens"]
+  found = beam.start(model, whole, inputs_BS, config)
+  found = jax.jit(beam.advance, static_argnums=(0, 4))(
+    model, whole, found, 8, config
+  )
+  tokens_BKT, scores_BK = map(np.asarray, beam.best(found, 1))
   np.testing.assert_array_equal(
-    np.maximum(decoded, 0), arrays["beam1_decodes"]
+    np.maximum(tokens_BKT, 0), arrays["beam1_decodes"]
   )
+  np.testing.assert_allclose(scores_BK, arrays["beam1_scores"], 1e-5)
 
 
 def test_three_steps_are_those_of_t5x(t5x):
