@@ -3,8 +3,9 @@
     python -m flan_jax.data.train_vocabulary
 
 reads the embedded sample and the templates of the catalogue (text of this
-project, nothing else), writes `vocabularies/flan_jax.model` and prints how
-many tokens a word takes. Less than a minute on one core; the same text gives
+project, nothing else), writes `vocabularies/flan_jax.model`, beside it
+`flan_jax_chat.model`, which has a piece that ends a turn, and prints how many
+tokens a word takes. Less than a minute on one core; the same text gives
 the same file. A new vocabulary makes older checkpoints useless, so this is run
 when the catalogue grows a cluster, not with every dataset.
 
@@ -124,6 +125,23 @@ def _train(texts: Iterable[str], size: int, rules: str, out: io.BytesIO):
   )
 
 
+def with_turn_end(model: bytes, mark: str = "<|eot_id|>") -> bytes:
+  """The model with a piece that ends a turn and is no part of any text's.
+
+  It takes the place of the last letter beyond ASCII, which bytes spell since
+  then; all other ids stay.
+
+  Args:
+    model: of `train`.
+    mark: the piece; of `tokenizers.TURN_ENDS`, so that it ends answers.
+  """
+  found = sentencepiece_model_pb2.ModelProto.FromString(model)
+  piece = [p for p in found.pieces if not p.piece.isascii()][-1]
+  piece.piece, piece.score = mark, 0.0
+  piece.type = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
+  return found.SerializeToString(deterministic=True)
+
+
 def tokens_per_word(model: bytes, texts: Sequence[str]) -> float:
   """Tokens for each word (a run of characters other than white space)."""
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -142,6 +160,8 @@ def main(arguments: Sequence[str] | None = None):
   model = train(texts, args.size)
   args.output.parent.mkdir(parents=True, exist_ok=True)
   args.output.write_bytes(model)
+  chat = args.output.with_stem(f"{args.output.stem}_chat")
+  chat.write_bytes(with_turn_end(model))
   pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
   print(
     f"{args.output}: {pieces.get_piece_size()} pieces, {len(model)} bytes,"

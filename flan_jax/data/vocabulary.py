@@ -42,6 +42,8 @@ from flan_jax.data.tokenizers import (
 from flan_jax.errors import UserError
 
 SHIPPED = "flan_jax"
+# The same with a piece that ends a turn, see `train_vocabulary.with_turn_end`.
+SHIPPED_CHAT = "flan_jax_chat"
 
 
 class LostTextWarning(UserWarning):
@@ -63,8 +65,9 @@ def load(
   'OPTIONS:\n- yes\n- {no}'
 
   Args:
-    name: "flan_jax" for the shipped one (pad 0, EOS 1, unknown 2), the path of
-      a SentencePiece model (`*.model`), of a Hugging Face `tokenizer.json`, of
+    name: "flan_jax" for the shipped one (pad 0, EOS 1, unknown 2),
+      "flan_jax_chat" for that with the piece `<|eot_id|>`, the path of a
+      SentencePiece model (`*.model`), of a Hugging Face `tokenizer.json`, of
       a GGUF file with a tokenizer in it, or of a folder with one of them.
     pad: padding token of a `tokenizer.json` or GGUF file, as text; default:
       what the file or `tokenizer_config.json` beside it says, else its token 0
@@ -78,7 +81,8 @@ def load(
     UserError: no such name or file, not a vocabulary, or its special tokens
       cannot be told.
   """
-  path = shipped_file() if str(name) == SHIPPED else _file(name)
+  shipped = str(name) in (SHIPPED, SHIPPED_CHAT)
+  path = shipped_file(str(name)) if shipped else _file(name)
   if path.suffix in (".json", ".gguf"):
     if extra_ids:
       raise UserError(
@@ -229,10 +233,10 @@ def fingerprint(vocabulary: seqio.Vocabulary) -> str:
   return hashlib.sha256(repr((special, ids)).encode()).hexdigest()[:8]
 
 
-def shipped_file() -> pathlib.Path:
-  """The SentencePiece model that comes with the package."""
+def shipped_file(name: str = SHIPPED) -> pathlib.Path:
+  """A SentencePiece model that comes with the package."""
   folder = importlib.resources.files("flan_jax.data") / "vocabularies"
-  return pathlib.Path(str(folder / f"{SHIPPED}.model"))
+  return pathlib.Path(str(folder / f"{name}.model"))
 
 
 def _file(name: str | os.PathLike) -> pathlib.Path:
@@ -255,9 +259,9 @@ def _file(name: str | os.PathLike) -> pathlib.Path:
     return found[0]
   if path.suffix not in (".model", ".json", ".gguf"):
     raise UserError(
-      f"Vocabulary {str(name)!r} is neither {SHIPPED!r} nor the path of a"
-      " SentencePiece *.model, a tokenizer.json, a *.gguf or a model's folder."
-      " Nothing is downloaded: copy the file here and name it."
+      f"Vocabulary {str(name)!r} is neither {SHIPPED!r}, {SHIPPED_CHAT!r} nor"
+      " the path of a SentencePiece *.model, a tokenizer.json, a *.gguf or a"
+      " model's folder. Nothing is downloaded: copy the file here and name it."
     )
   if not path.is_file():
     raise UserError(f"Vocabulary file {path} does not exist.")

@@ -149,6 +149,19 @@ def test_shipped_file_names_no_folder():
   assert b".tsv" not in data
 
 
+def test_the_shipped_one_with_a_turn_end():
+  chat = vocabulary.load("flan_jax_chat")
+  file = vocabulary.shipped_file("flan_jax_chat")
+  plain = vocabulary.shipped_file().read_bytes()
+  assert file.read_bytes() == train_vocabulary.with_turn_end(plain)
+  assert vocabulary.end_ids(chat) == (1, 4087)
+  said = "Hi<|eot_id|>\nko\u010dka, na\u00efve"
+  ids = chat.encode(said)
+  assert ids.count(4087) == 1
+  assert chat.decode(ids) == said
+  assert chat.encode("a plain text") == vocabulary.load().encode("a plain text")
+
+
 def test_training_is_reproducible():
   texts = ["Is it {x}?\n\nOPTIONS:\n- yes\n- no", "12 <b> plums", "a  b"] * 30
   first, second = (train_vocabulary.train(texts, 400) for _ in range(2))
@@ -306,7 +319,7 @@ def test_errors_name_the_file(t5_file, tokenizer_file, tmp_path):
   no_eos = tmp_path / "no_eos.model"
   no_eos.write_bytes(train_like_t5(eos_id=-1, unk_id=1))
   for name, kwargs, message in (
-    ("t5-base", {}, "'t5-base' is neither 'flan_jax' nor the path"),
+    ("t5-base", {}, "'t5-base' is neither 'flan_jax', 'flan_jax_chat' nor"),
     (tmp_path / "x.model", {}, "x.model does not exist"),
     (broken, {}, "broken.model is not a SentencePiece model"),
     (other, {}, "is not a tokenizer.json"),
