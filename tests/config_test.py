@@ -181,6 +181,7 @@ REQUIRED = {
   "eval_three_h.gin": ("RATINGS",),
   "evaluate.gin": ("INITIAL_CHECKPOINT_PATH",),
   "generate.gin": ("INITIAL_CHECKPOINT_PATH",),
+  "prompt_tuning_flan_vs_base.gin": ("TUNED_CHECKPOINT_PATH",),
 }
 
 
