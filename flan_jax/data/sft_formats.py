@@ -5,7 +5,8 @@ not read stays in a record's metadata.
 
 Sources: Taori et al., 2023 (Stanford Alpaca); Wang et al., 2023 (Self-Instruct,
 arXiv 2212.10560); Wang et al., 2022 (Super-NaturalInstructions, arXiv
-2204.07705); OpenAI's chat format for fine-tuning; ShareGPT's export.
+2204.07705); OpenAI's chat format for fine-tuning; ShareGPT's export; Cobbe et
+al., 2021 (GSM8K, arXiv 2110.14168).
 """
 
 import dataclasses
@@ -135,6 +136,14 @@ def _prompt_completion(row: Row) -> list[Record]:
     Turn(ASSISTANT, _text(row, names)),
   ]
   return [sft_records.conversation(turns, _system(row))]
+
+
+def _question_answer(row: Row) -> list[Record]:
+  turns = [
+    Turn(USER, _text(row, ("question",))),
+    Turn(ASSISTANT, _text(row, ("answer",))),
+  ]
+  return [sft_records.conversation(turns)]
 
 
 def _list(row: Row, name: str) -> list:
@@ -283,6 +292,9 @@ FORMATS: Mapping[str, RowFormat] = {
       (("prompt",), ("completion", "response")),
       _prompt_completion,
       ("system",),
+    ),
+    RowFormat(
+      "question_answer", (("question",), ("answer",)), _question_answer
     ),
   )
 }
