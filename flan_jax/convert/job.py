@@ -15,12 +15,21 @@ from typing import Any
 import numpy as np
 import rich.progress
 
-from flan_jax.convert import drafts, hf, load, native, shapes, t5x
+from flan_jax.convert import (
+  drafts,
+  hf,
+  load,
+  merged,
+  native,
+  peft,
+  shapes,
+  t5x,
+)
 from flan_jax.convert.source import TensorSource, open_source
 from flan_jax.errors import UserError, check_known
 from flan_jax.training import progress
 
-FORMATS = ("hf", "t5x", "flan_jax")
+FORMATS = ("hf", "t5x", "flan_jax", "peft")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -29,6 +38,7 @@ def convert(
   input_path: str,
   output_path: str,
   output_format: str,
+  base_path: str | None = None,
   output_dtype: str | None = None,
   scan_layers: bool = False,
   overwrite: bool = False,
@@ -40,12 +50,15 @@ def convert(
               output_format="t5x")
 
   Nothing is at `output_path` before all of it is. Optimiser state is not
-  converted; what is left out is said.
+  converted; what is left out is said. A LoRA adapter is merged into its base,
+  or written alone as "peft".
 
   Args:
     input_path: a checkpoint of any format in `convert/source.py`.
     output_path: the folder to be made.
-    output_format: "hf", "t5x" or "flan_jax".
+    output_format: "hf", "t5x" or "flan_jax"; "peft" for an adapter alone.
+    base_path: for an adapter in PEFT's layout: its base, where the folder does
+      not name it by a path that is there.
     output_dtype: "float32" or "bfloat16"; "float16" for "hf" alone, which
       nothing trains from; None: as stored, but float32 for "hf" where the
       tensors are of several types and for the others where one is float16.
@@ -76,8 +89,18 @@ def convert(
       f"OUTPUT_DTYPE='float16' with OUTPUT_FORMAT={output_format!r}: parameters"
       " to train from are 'float32' or 'bfloat16'; give one of these."
     )
+  if output_dtype is not None and output_format == "peft":
+    raise UserError(
+      f"OUTPUT_DTYPE={output_dtype!r} has no effect with OUTPUT_FORMAT='peft',"
+      " whose adapters are float32: remove one of the two."
+    )
   drafts.check_free(output_path, overwrite=overwrite)
-  source = open_source(input_path)
+  source = _opened(input_path, base_path)
+  if output_format == "peft":
+    written = peft.write(source, output_path, overwrite=overwrite)
+    progress.Display().say(f"wrote {written}: {len(source.own)} tensors")
+    return written
+  source = merged.whole(source)
   config = _config(source, model, output_format)
   display = progress.Display()
   display.say(f"reading {source.path} ({source.format})")
@@ -138,6 +161,17 @@ def _write(
       dtype=dtype,
       **common,
     )
+
+
+def _opened(path, base_path):
+  if base_path is None:
+    return open_source(path)
+  if not peft.is_folder(path):
+    raise UserError(
+      f"BASE_PATH={base_path} has no effect: INPUT_PATH={path} is no adapter in"
+      f" PEFT's layout (a folder with {peft.CONFIG}). Leave BASE_PATH None."
+    )
+  return peft.PeftSource(path, base_path)
 
 
 def _config(source: TensorSource, model: Any, output_format: str) -> Any:

@@ -71,13 +71,15 @@ def _loaded(source, model, shardings, seed, marked):
   whole = isinstance(source, part.PartSource)
   marked |= whole or bool(getattr(model, "saved_at", None))
   key = getattr(model, "key", None)
-  has = whole and source.adapter is not None
+  has = getattr(source, "adapter", None) is not None
   if has and source.adapter["kind"] != key:
     raise UserError(
       f"{source.path} holds an adapter ({source.adapter['kind']}) and MODEL"
-      f" has {key or 'none'}: give its base {source.base.path}, or the same"
-      " ADAPTER."
+      f" has {key or 'none'}: give its base"
+      f"{f' {source.base.path}' if whole else ''}, or the same ADAPTER."
     )
+  if has and hasattr(model, "check_same"):
+    model.check_same(source.adapter, source.path)
   shapes = jax.eval_shape((model if has else base).init, jax.random.key(0))
   wanted = trees.flatten(_as_read(shapes, base, key))
   check_fit(source, wanted)
@@ -86,15 +88,19 @@ def _loaded(source, model, shardings, seed, marked):
   for name, want in wanted.items():
     params[name] = _placed(source, name, want, places[name])
     params[name].block_until_ready()
-    if not marked or name.split("/")[0] == key:
-      continue
+    of_base = name.split("/")[0] != key
     first = trees.unstacked(name, 0)
-    if whole and first in source.own:
+    if marked and of_base and whole and first in source.own:
       before = _placed(source.base, name, want, places[name])
       marks += fingerprint.of(name, before)
       del before
-    else:
+    elif marked and of_base:
       marks += fingerprint.of(name, params[name])
+    if of_base and hasattr(model, "store"):
+      # One at a time, so that the base is never whole in its first type.
+      stored = trees.flatten(model.store(trees.unflatten({name: params[name]})))
+      del params[name]
+      params |= stored
   mark = fingerprint.combined(marks)
   if whole:
     source.check(mark)
@@ -104,8 +110,7 @@ def _loaded(source, model, shardings, seed, marked):
   own = tree.pop(key, None)
   if own is None:
     own = _fresh(model, tree, mark, shardings, seed)
-  store = getattr(model, "store", lambda base_params: base_params)
-  return {**store(tree), key: own}, mark
+  return {**tree, key: own}, mark
 
 
 def _as_read(shapes, base, key):

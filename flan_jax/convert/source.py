@@ -15,7 +15,7 @@ class TensorSource(Protocol):
   """What a reader of one format gives; tensors are read when asked for.
 
   Attributes:
-    format: "hf", "t5x", "orbax", "gguf" or "flan_jax".
+    format: "hf", "t5x", "orbax", "gguf", "flan_jax" or "peft".
     path: of the checkpoint.
     config: a T5Config or DecoderConfig, what the checkpoint says of its model;
       None where the format does not say.
@@ -135,6 +135,16 @@ def _hf():
   return HfSource
 
 
+def _is_peft(path):
+  return (path / "adapter_config.json").is_file()
+
+
+def _peft():
+  from flan_jax.convert.peft import PeftSource
+
+  return PeftSource
+
+
 def _native():
   from flan_jax.convert.part import open_native
 
@@ -160,6 +170,12 @@ def _gguf():
 
 
 FORMATS = (
+  Format(
+    "peft",
+    "an adapter of PEFT: adapter_config.json and adapter_model.safetensors",
+    _is_peft,
+    _peft,
+  ),
   Format(
     "hf",
     "a Hugging Face folder: config.json and *.safetensors",

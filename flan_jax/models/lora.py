@@ -134,6 +134,10 @@ class Lora:
     r = math.sqrt(self.rank) if self.rank_stabilised else self.rank
     return self.alpha / r
 
+  def described(self) -> dict[str, Any]:
+    """The options as JSON; `options_of` is the inverse."""
+    return {"kind": KEY, **dataclasses.asdict(self)}
+
   def on(self, model: Any, vocabulary: Any = None) -> "WithLora":
     """The model with an adapter of these options.
 
@@ -145,6 +149,21 @@ class Lora:
     adapted = WithLora(model, self)
     _ = adapted.targets  # says what is wrong with them
     return adapted
+
+
+def options_of(described: Mapping[str, Any]) -> Lora:
+  """The options that a checkpoint describes.
+
+  >>> options_of(Lora(rank=4).described()) == Lora(rank=4)
+  True
+
+  Raises:
+    UserError: an option of another version.
+  """
+  said = {name: x for name, x in described.items() if name != "kind"}
+  for name in said:
+    check_known("an option of LoRA", name, Lora.__dataclass_fields__)
+  return Lora(**said)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +285,7 @@ class WithLora:
 
   def described(self) -> dict[str, Any]:
     """The options as JSON, for a checkpoint; `recalled` is the inverse."""
-    return {"kind": KEY, **dataclasses.asdict(self.options)}
+    return self.options.described()
 
   @classmethod
   def recalled(cls, base: Any, described: Mapping[str, Any]) -> "WithLora":
@@ -275,10 +294,21 @@ class WithLora:
     Raises:
       UserError: options of another version.
     """
-    said = {name: x for name, x in described.items() if name != "kind"}
-    for name in said:
-      check_known("an option of LoRA", name, Lora.__dataclass_fields__)
-    return Lora(**said).on(base)
+    return options_of(described).on(base)
+
+  def check_same(self, described: Mapping[str, Any], where: Any) -> None:
+    """Refuses a saved adapter that these options would not read as it is.
+
+    Raises:
+      UserError: another rank or scale; both are named.
+    """
+    said, own = options_of(described), self.options
+    if (said.rank, said.scale) != (own.rank, own.scale):
+      raise UserError(
+        f"{where} is LoRA of rank {said.rank} and scale {said.scale:g} (alpha"
+        f" {said.alpha:g}); ADAPTER has rank {own.rank} and scale"
+        f" {own.scale:g}. Give LORA_RANK and LORA_ALPHA of the checkpoint."
+      )
 
   def _on(self, params):
     """The base's parameters with the adapters of its layers among them."""
