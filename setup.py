@@ -41,8 +41,9 @@ CORE = [
   "tensorflow-datasets>=4.9.9,<4.10",
   # tensorflow-datasets imports it without declaring it.
   "importlib_resources>=6.4,<8",
-  # 0.2.3 needs protobuf 7, apache-beam needs protobuf 6.
-  "sentencepiece>=0.2,<0.2.3",
+  # 0.2.2 says which characters a piece stands for; 0.2.3 needs protobuf 7,
+  # apache-beam needs protobuf 6.
+  "sentencepiece>=0.2.2,<0.2.3",
   "tokenizers>=0.20,<0.24",
   "gguf>=0.17,<0.20",
   # The cached input's files and how they are read (flan_jax/data/cached.py).
@@ -81,6 +82,8 @@ EXTRAS = {
   # Parquet files of a P3_DATA_DIR. T0's prompts themselves come from
   # launch/p3.sh: their package, promptsource 0.2.3, declares Python < 3.10.
   "p3": ["pyarrow>=17,<26"],
+  # Parquet files of instruction data (gin/data/sft.gin).
+  "sft": ["pyarrow>=17,<26"],
   # What T5X (github.com/google-research/t5x) imports. It is on no package
   # registry, and its own dependencies overwrite ours: launch/t5x.sh has it.
   "t5x": [

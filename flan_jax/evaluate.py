@@ -226,7 +226,11 @@ def evaluate(
   if task_collection is not None:
     task_collection = task_collection.for_model(model.kind)
     task_collection.register(vocabulary, wrapper=wrapper)
-  data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
+  data = directory_lib.choose(
+    tfds_data_dir,
+    collection.known(task_collection),
+    collection.own_files(task_collection),
+  )
   mixture = eval_mixture_or_task_name or _held_out(trained)
   held_out = mixtures.resolve(mixture, missing_datasets, split="test")
   mixtures.check_vocabulary(held_out, vocabulary)
@@ -248,7 +252,7 @@ def evaluate(
   # The run: its record, its folder, what it is going to do.
   record = record_lib.make(
     {
-      "source": "sample" if data.embedded else str(data.path.resolve()),
+      "source": data.source,
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
       "checkpoint": str(opened.path),
       "wrapper": dataclasses.asdict(wrapper),

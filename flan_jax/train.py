@@ -195,7 +195,11 @@ def train(
     task_collection.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
-  data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
+  data = directory_lib.choose(
+    tfds_data_dir,
+    collection.known(task_collection),
+    collection.own_files(task_collection),
+  )
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   held_out, missing = None, training.missing
   if eval_mixture_or_task_name is not None:
@@ -221,7 +225,7 @@ def train(
   # The run: its record, its folder, what it is going to do.
   record = record_lib.make(
     {
-      "source": "sample" if data.embedded else str(data.path.resolve()),
+      "source": data.source,
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
       "train": inventory.described(mixture_or_task_name, training),
       "eval": inventory.described(eval_mixture_or_task_name, held_out),

@@ -13,6 +13,9 @@ Flags, as in T5X:
   --dry_run                print the resolved configuration and stop
   --plan                   say whether the training job fits the machine of its
                            gin/hardware file and how long it takes, and stop
+  --show N                 print the first N training conversations of a job on
+                           instruction data (gin/data/sft.gin), each token
+                           coloured by its weight in the loss, and stop
 
 A gin file that includes one of T5X's run files (gin/t5x/*.gin) is handed over
 to T5X's own program.
@@ -41,6 +44,7 @@ FLAGS = (
   "--dry_run",
   "--help",
   "--plan",
+  "--show",
 )
 
 # What tells a process that it is one of several (training/processes.py).
@@ -68,7 +72,7 @@ def parse(argv: list[str]) -> dict:
   """
   from flan_jax.errors import UserError
 
-  out = {"files": [], "flags": [], "paths": []}
+  out = {"files": [], "flags": [], "paths": [], "show": None}
   out |= {name: False for name in ("dry_run", "help", "plan")}
   rest = list(argv)
   while rest:
@@ -95,6 +99,10 @@ def parse(argv: list[str]) -> dict:
       value = rest.pop(0)
     if flag == "--gin_file":
       out["files"].append(value)
+    elif flag == "--show":
+      if not (value.isdecimal() and int(value)):
+        raise UserError(f"--show takes a number from 1, got {value!r}.")
+      out["show"] = int(value)
     elif flag == "--gin_search_paths":
       out["paths"] += [p for p in value.split(",") if p]
     else:
@@ -158,7 +166,7 @@ def main(argv: list[str]) -> int:
       os.environ["JAX_PLATFORMS"] = "cpu"
       os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     if any(map(os.environ.get, SEVERAL)) and not (
-      args["plan"] or args["dry_run"]
+      args["plan"] or args["dry_run"] or args["show"]
     ):
       # Before anything is computed: this process may be one of several.
       from flan_jax.training import processes
@@ -178,6 +186,11 @@ def main(argv: list[str]) -> int:
       from flan_jax import plan
 
       plan.run(loaded)
+      return 0
+    if args["show"]:
+      from flan_jax.data import sft_show
+
+      sft_show.run(loaded, args["show"])
       return 0
     if not any(map(os.environ.get, SEVERAL)):
       # Several processes agree on when to stop: JAX has the signal then.

@@ -9,6 +9,7 @@ N tokens.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -57,9 +58,12 @@ class Tokenizer:
 
   Attributes:
     vocabulary: any of `vocabulary.load`, or seqio's of bytes.
+    begun: whether the begin id stands before the text. Some tokenizers part
+      what follows it in another way than what begins a text.
   """
 
   vocabulary: seqio.Vocabulary
+  begun: bool = True
 
   def encode(self, conversations: Sequence[Rendered]) -> list[Tokens]:
     """Tokens of each, in one call of the library.
@@ -74,12 +78,32 @@ class Tokenizer:
       if isinstance(part, _Chunk)
     ]
     spans = iter(_spans(self.vocabulary, texts))
-    return [_joined(plan, spans) for plan in plans]
+    found = [_joined(plan, spans) for plan in plans]
+    return [self._without_begin(t) for t in found] if self._begin else found
+
+  @functools.cached_property
+  def _begin(self) -> str | None:
+    """The text of the begin id, where texts can have one."""
+    inner = _inner(self.vocabulary)
+    if not (self.begun and isinstance(inner, tokenizers.TokenizerVocabulary)):
+      return None
+    return None if inner.begin_id is None else inner.token(inner.begin_id)
+
+  def _without_begin(self, tokens: Tokens) -> Tokens:
+    if not len(tokens.ids_N) or (
+      tokens.ids_N[0] != _inner(self.vocabulary).begin_id
+    ):
+      return tokens
+    return Tokens(
+      tokens.ids_N[1:], tokens.trained_N[1:], [end - 1 for end in tokens.ends]
+    )
 
   def _plan(self, rendered: Rendered) -> list:
     """Chunks of text, and between them (id, trained, exchange ends here)."""
     ends = set(rendered.ends)
-    out, text, trained, closing = [], "", [], []
+    out, text, trained, closing = [], self._begin or "", [], []
+    if text:
+      trained.append((len(text), False))
 
     def close():
       if text:

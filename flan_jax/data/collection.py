@@ -93,6 +93,11 @@ class Collection(abc.ABC):
     """Its tasks of which the package holds sample rows, by name."""
     return {}
 
+  @property
+  def own_files(self) -> str:
+    """The files that all its rows are from, where these are no datasets."""
+    return ""
+
   def for_model(self, kind: str) -> "Collection":
     """The same for a kind of model, where that decides its examples."""
     del kind
@@ -135,3 +140,8 @@ def known(collection: Collection | None) -> dict[str, spec.Task]:
   """The tasks of which the package holds sample rows, the catalogue's too."""
   ours = {} if collection is None else collection.sampled
   return {**catalogue.load(), **ours}
+
+
+def own_files(collection: Collection | None) -> str:
+  """Its `own_files`; "" without a collection."""
+  return "" if collection is None else collection.own_files

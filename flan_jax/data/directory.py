@@ -18,21 +18,34 @@ class Directory:
   Attributes:
     path: the folder.
     embedded: whether it holds the sample data that ships with flan_jax.
+    files: what is read instead, where a collection has files of its own.
   """
 
   path: pathlib.Path
   embedded: bool
+  files: str = ""
+
+  @property
+  def source(self) -> str:
+    """As a run's record names it."""
+    if self.files:
+      return self.files
+    return "sample" if self.embedded else str(self.path.resolve())
 
   @property
   def label(self) -> str:
     """How tables and reports name it."""
+    if self.files:
+      return self.files
     if self.embedded:
       return "the embedded sample data (small; numbers mean nothing)"
     return f"TFDS_DATA_DIR={self.path}"
 
 
 def choose(
-  tfds_data_dir: str | None, tasks: Mapping[str, spec.Task]
+  tfds_data_dir: str | None,
+  tasks: Mapping[str, spec.Task],
+  files: str = "",
 ) -> Directory:
   """Points seqio at a data directory and says which.
 
@@ -40,6 +53,7 @@ def choose(
     tfds_data_dir: a folder; None takes $TFDS_DATA_DIR, and where that is not
       set writes the embedded sample of `tasks` to the cache folder.
     tasks: the tasks that may be read, by name.
+    files: see `Directory`.
 
   Raises:
     UserError: the folder does not exist.
@@ -59,4 +73,4 @@ def choose(
       sample.write_sample(tuple(tasks.values())), embedded=True
     )
   seqio.set_tfds_data_dir_override(str(directory.path))
-  return directory
+  return dataclasses.replace(directory, files=files)

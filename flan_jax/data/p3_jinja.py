@@ -90,12 +90,21 @@ class Missing(jinja2.StrictUndefined):
 
 
 class Environment(sandbox.SandboxedEnvironment):
-  """The sandbox; see the module."""
+  """The sandbox; see the module.
+
+  Attributes:
+    offered: names of the filters that programs may use.
+    statements: kinds of statements that they may use.
+    methods: names of the methods that they may call.
+  """
 
   intercepted_binops = frozenset(("*", "**", "+", "%"))
+  offered = FILTERS
+  statements = _STATEMENTS
+  methods = METHODS
 
-  def __init__(self):
-    super().__init__(undefined=Missing)
+  def __init__(self, **options):
+    super().__init__(**{"undefined": Missing, **options})
     known = self.filters
     own = {
       "choice": _choice,
@@ -105,7 +114,7 @@ class Environment(sandbox.SandboxedEnvironment):
       "replace": _replace,
       "format": _format,
     }
-    self.filters = {n: own.get(n) or known[n] for n in FILTERS}
+    self.filters = {n: own.get(n) or known[n] for n in self.offered}
     self.filters |= {
       _STEPS: _steps,
       _ITEM: _item,
@@ -140,7 +149,7 @@ class Environment(sandbox.SandboxedEnvironment):
     owner = getattr(obj, "__self__", None)
     name = getattr(obj, "__name__", "")
     if type(owner) in (str, list, dict, tuple):
-      return name in METHODS
+      return name in self.methods
     return name in _LOOP and type(owner).__name__ == "LoopContext"
 
   def call(self, context, obj, *args, **kwargs):
@@ -326,7 +335,7 @@ def _check(environment: Environment, tree: nodes.Template, where: str):
     )
 
   for node in tree.find_all(nodes.Stmt):
-    if not isinstance(node, _STATEMENTS):
+    if not isinstance(node, environment.statements):
       refuse(node, f"the statement {type(node).__name__!r}")
     if isinstance(node, nodes.For) and node.recursive:
       refuse(node, "a loop that calls itself")
@@ -338,15 +347,15 @@ def _check(environment: Environment, tree: nodes.Template, where: str):
     if isinstance(name, str) and name.startswith("__"):
       refuse(node, f"Python's own {name!r}")
   for node in tree.find_all(nodes.Filter):
-    if node.name not in FILTERS:
-      refuse(node, f"the filter {node.name!r}", FILTERS)
+    if node.name not in environment.offered:
+      refuse(node, f"the filter {node.name!r}", environment.offered)
     if node.node is None:
       refuse(node, "a filter without a value")
   for node in tree.find_all(nodes.Call):
     if isinstance(node.node, nodes.Getattr) and (
-      node.node.attr not in METHODS | _LOOP
+      node.node.attr not in environment.methods | _LOOP
     ):
-      refuse(node, f"the method {node.node.attr!r}", METHODS)
+      refuse(node, f"the method {node.node.attr!r}", environment.methods)
 
 
 class _Rewrite(visitor.NodeTransformer):

@@ -19,15 +19,18 @@ import seqio
 
 from flan_jax.data import (
   chat_formats,
+  chat_template,
   registry,
   sft_examples,
   sft_files,
   sft_formats,
+  sft_records,
   sft_tasks,
   template,
 )
+from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.data.collection import Collection
-from flan_jax.data.sft_records import USER, Filter, Record, Turn
+from flan_jax.data.sft_records import ASSISTANT, USER, Filter, Record, Turn
 from flan_jax.errors import UserError, check_known
 
 TRAIN, HELD_OUT = "sft_train", "sft_held_out"
@@ -47,7 +50,9 @@ class SFT(Collection):
   Attributes:
     files: paths or globs of .jsonl, .json and .parquet files.
     format: of their rows, a name of `sft_formats.FORMATS`, or "auto".
-    chat_format: a name of `chat_formats.FORMATS`, or a `ChatFormat`.
+    chat_format: a name of `chat_formats.FORMATS`, or a `ChatFormat`;
+      "tokenizer" for the template that comes with the vocabulary, or the path
+      of a *.jinja file with one.
     on_bad_row: "error" or "skip", see `sft_files.read`.
     held_out: share of the conversations that is held out.
     split_by: key of the metadata, such as "user_id": conversations with the
@@ -86,8 +91,15 @@ class SFT(Collection):
       ("SFT_TOO_LONG", self.too_long, sft_examples.TOO_LONG),
     ):
       check_known(name, value, known)
-    if isinstance(self.chat_format, str):
-      check_known("CHAT_FORMAT", self.chat_format, chat_formats.FORMATS)
+    if not self._in_template:
+      if isinstance(self.chat_format, str):
+        known = (*chat_formats.FORMATS, chat_template.TOKENIZER)
+        check_known("CHAT_FORMAT", self.chat_format, known)
+      elif not isinstance(self.chat_format, chat_formats.ChatFormat):
+        raise UserError(
+          f"CHAT_FORMAT is a {type(self.chat_format).__name__}; write the name"
+          " of a format, or @chat_formats.ChatFormat() with its texts."
+        )
     if not 0 <= self.held_out < 1:
       raise UserError(
         f"SFT_HELD_OUT is {self.held_out}; it is a share of the rows, from 0"
@@ -109,6 +121,14 @@ class SFT(Collection):
         " leave it out."
       )
     object.__setattr__(self, "filters", tuple(self.filters))
+
+  @property
+  def _in_template(self) -> bool:
+    """Whether the chat format is a Jinja template."""
+    how = self.chat_format
+    return isinstance(how, str) and (
+      how == chat_template.TOKENIZER or how.endswith(chat_template.SUFFIX)
+    )
 
   def for_model(self, kind: str) -> "SFT":
     return dataclasses.replace(self, kind=kind)
@@ -198,6 +218,16 @@ class SFT(Collection):
 
   # ------------------------------------------------------------ Collection
 
+  @property
+  def own_files(self) -> str:
+    groups = [self.files or (), self.eval_files or ()]
+    named = [
+      str(name)
+      for group in groups
+      for name in ((group,) if isinstance(group, str) else group)
+    ]
+    return ", ".join(named)
+
   def maker(
     self,
     vocabulary: seqio.Vocabulary,
@@ -216,8 +246,9 @@ class SFT(Collection):
 
   def renderer(self, vocabulary: seqio.Vocabulary) -> sft_examples.Renderer:
     """Conversation -> text in the run's chat format."""
-    del vocabulary
     how = self.chat_format
+    if self._in_template:
+      return chat_template.of(vocabulary, how).render
     if isinstance(how, str):
       how = chat_formats.FORMATS[how]
     return functools.partial(chat_formats.render, how=how)
@@ -254,8 +285,9 @@ class SFT(Collection):
     """Writes the two tasks to seqio's registry, in place of earlier ones.
 
     Raises:
-      UserError: something is to surround prompts beside the chat format; or
-        another project has one of the names.
+      UserError: something is to surround prompts beside the chat format, the
+        vocabulary has no token for what ends a turn, or another project has
+        one of the names.
     """
     for name, value in (
       ("PROMPT_PREFIX", wrapper.prefix),
@@ -266,6 +298,7 @@ class SFT(Collection):
           f"{name}={value!r} has no effect on instruction data: CHAT_FORMAT"
           " says what surrounds a turn. Leave it out."
         )
+    self._check_end(vocabulary)
     _written.clear()
     for task in self.tasks():
       _written.add(
@@ -275,6 +308,31 @@ class SFT(Collection):
           wrapper,
           weighted=self.kind == sft_examples.DECODER_ONLY,
         )
+      )
+
+
+  def _check_end(self, vocabulary: seqio.Vocabulary):
+    """That what ends an answer is a token that generation stops at."""
+    if self.kind != sft_examples.DECODER_ONLY:
+      return
+    record = sft_records.conversation(
+      [Turn(USER, "Is it so?"), Turn(ASSISTANT, "Yes.")]
+    )
+    (found,) = self.maker(vocabulary, {}).examples([record])
+    if isinstance(found, str):
+      raise UserError(
+        f"CHAT_FORMAT {self.chat_format!r} puts nothing before an answer."
+      )
+    last = int(found.targets[found.weights.nonzero()[0][-1]])
+    ends = vocabulary_lib.end_ids(vocabulary)
+    if last not in ends:
+      raise UserError(
+        f"CHAT_FORMAT {self.chat_format!r} ends an answer with"
+        f" {found.targets_text.partition('Yes.')[2].strip()!r}, of which"
+        f" {vocabulary} makes tokens that end no text (its ends are"
+        f" {', '.join(map(str, ends))}): a model would never stop. Use a format"
+        " that ends with EOS, such as plain, alpaca or tulu, or a vocabulary"
+        " with that token."
       )
 
 

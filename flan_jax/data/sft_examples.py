@@ -6,14 +6,16 @@ writes that. What is too long loses whole turns, or is left out whole; no answer
 is ever cut, so none loses its end.
 """
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import seqio
 
-from flan_jax.data import chat_formats, chat_tokens
+from flan_jax.data import chat_formats, chat_tokens, replacing, tokenizers
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.data.chat_formats import Rendered
 from flan_jax.data.sft_records import Record
@@ -44,8 +46,9 @@ class Example(NamedTuple):
   turns_lost: int = 0
 
 
-# Why a conversation gives no example.
-EMPTY, LONG = "empty", "too long"
+# Why a conversation gives no example: its prompt is nothing, it does not fit a
+# row, or a turn holds a token that ends turns.
+EMPTY, LONG, ENDED = "empty", "too long", "ended"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,16 +74,47 @@ class Maker:
 
   def examples(self, records: Sequence[Record]) -> list[Example | str]:
     """For each conversation an example, or why there is none."""
+    make = self._encoder_decoder
     if self.kind == DECODER_ONLY:
-      return self._decoder_only(records)
-    return self._encoder_decoder(records)
+      make = self._decoder_only
+    return self._safely(make, records)
 
   def prompts(self, records: Sequence[Record]) -> list[Example | str]:
     """What a model is asked for the last answer, and that answer.
 
-    Of a prompt that is too long, the earliest exchanges go.
+    Of a prompt that is too long, the earliest exchanges go. The answer, which
+    is only compared with, may have any length.
     """
-    return self._encoder_decoder(records)
+    make = functools.partial(self._encoder_decoder, any_answer=True)
+    return self._safely(make, records)
+
+  @functools.cached_property
+  def _marks(self) -> tuple[str, ...]:
+    """Texts that the vocabulary reads as a token that begins or ends."""
+    inner = self.vocabulary
+    while isinstance(inner, replacing.ReplacingVocabulary):
+      inner = inner.inner
+    if not isinstance(inner, tokenizers.TokenizerVocabulary):
+      return ()
+    ids = (inner.bos_id, *inner.end_ids)
+    return tuple(inner.token(i) for i in dict.fromkeys(ids) if i is not None)
+
+  def _safely(self, make, records: Sequence[Record]) -> list[Example | str]:
+    """Examples of those that say no token which ends a turn.
+
+    Within a turn it would end it, for the model and for generation.
+    """
+    safe = [not self._says_mark(record) for record in records]
+    made = iter(make([r for r, s in zip(records, safe, strict=True) if s]))
+    return [next(made) if s else ENDED for s in safe]
+
+  def _says_mark(self, record: Record) -> bool:
+    return bool(self._marks) and any(
+      mark in text
+      for turn in record.turns
+      for text in (turn.text, turn.input)
+      for mark in self._marks
+    )
 
   # ---------------------------------------------------------- decoder-only
 
@@ -119,22 +153,25 @@ class Maker:
 
   # ------------------------------------------------------- encoder-decoder
 
-  def _encoder_decoder(self, records):
+  def _encoder_decoder(self, records, any_answer: bool = False):
     eos = self.vocabulary.eos_id
     tail = [eos] if self.inputs_eos and self.kind == ENCODER_DECODER else []
     answers = vocabulary_lib.encode_batch(
       self.vocabulary, [r.answer.strip() for r in records]
     )
     targets = [np.array([*ids, eos], np.int32) for ids in answers]
-    most = {name: self.lengths.get(name) for name in ("inputs", "targets")}
+    most_in, most_out = (self.lengths.get(n) for n in ("inputs", "targets"))
+    if any_answer:
+      most_out = None
     out: list[Example | str] = [LONG] * len(records)
     # From which exchange on each is shown: the earliest go first.
     todo = [
       (number, record, 0)
       for number, record in enumerate(records)
-      if most["targets"] is None or len(targets[number]) <= most["targets"]
+      if most_out is None or len(targets[number]) <= most_out
     ]
-    tokenizer = chat_tokens.Tokenizer(self.vocabulary)
+    begun = self.kind == DECODER_ONLY
+    tokenizer = chat_tokens.Tokenizer(self.vocabulary, begun)
     while todo:
       rendered = [
         self.render(
@@ -148,7 +185,7 @@ class Maker:
         todo, rendered, tokenizer.encode(rendered), strict=True
       ):
         ids = np.array([*tokens.ids_N, *tail], np.int32)
-        if most["inputs"] is not None and len(ids) > most["inputs"]:
+        if most_in is not None and len(ids) > most_in:
           if self.too_long == "turns" and 2 * start + 2 < len(record.turns):
             again.append((number, record, start + 1))
           continue
@@ -185,12 +222,12 @@ def _split(tokens, rendered: Rendered, lost: int) -> Example | str:
   )
 
 
-def counted(
-  found: Sequence[Example | str],
-) -> dict[str, Any]:
+def counted(found: Sequence[Example | str]) -> dict[str, int]:
   """How many gave no example and why, and turns that did not fit."""
+  why = collections.Counter(e for e in found if isinstance(e, str))
   return {
-    "empty": sum(e == EMPTY for e in found if isinstance(e, str)),
-    "too_long": sum(e == LONG for e in found if isinstance(e, str)),
+    "ended": why[ENDED],
+    "empty": why[EMPTY],
+    "too_long": why[LONG],
     "turns": sum(e.turns_lost for e in found if not isinstance(e, str)),
   }

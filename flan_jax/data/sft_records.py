@@ -29,7 +29,6 @@ REASONS = {
   "not_alternating": "with two turns of one role in a row",
   "no_answer": "without an answer",
   "empty_turn": "with an empty turn",
-  "special_token": "with a special token in a turn",
 }
 
 

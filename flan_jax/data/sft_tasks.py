@@ -5,6 +5,7 @@ renders and tokenises it. Conversations that do not fit are left out and counted
 (`SftTask.count`).
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -106,12 +107,12 @@ class SftTask(CollectionTask):
       lengths or {},
       task.flan_jax_wrapper.eos,
     )
-    sums = dict.fromkeys(("empty", "too_long", "turns"), 0)
+    sums: collections.Counter[str] = collections.Counter()
     for start in range(0, len(rows), BATCH):
       found = maker.examples(rows[start : start + BATCH])
-      for name, n in sft_examples.counted(found).items():
-        sums[name] += n
-    return len(rows), 0, sums["empty"], sums["too_long"], sums["turns"]
+      sums.update(sft_examples.counted(found))
+    reasons = (sums[name] for name in ("ended", "empty", "too_long", "turns"))
+    return len(rows), *reasons
 
   def evaluation_examples(
     self,
@@ -161,12 +162,12 @@ class SftTask(CollectionTask):
         )
     if long:
       _log.warning(
-        "%s: %d of the first %d rows do not fit TASK_FEATURE_LENGTHS %s and"
-        " are not evaluated.",
+        "%s: the prompts of %d of the first %d rows are longer than"
+        " TASK_FEATURE_LENGTHS['inputs'] = %s and are not evaluated.",
         self.name,
         long,
         min(start + BATCH, len(rows)),
-        dict(lengths or {}),
+        (lengths or {}).get("inputs"),
       )
     return out[:max_examples]
 

@@ -157,6 +157,16 @@ class TokenizerVocabulary(seqio.Vocabulary):
     encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
     return [(e.ids, e.offsets) for e in encoded]
 
+  def texts(self, ids: list[int]) -> list[str]:
+    """What each token adds to the text, special ones as the file has them."""
+    said = [
+      self._tokenizer.decode(ids[:n], skip_special_tokens=False)
+      for n in range(len(ids) + 1)
+    ]
+    # A part of a character adds nothing until the last of its parts is there.
+    whole = [text.rstrip("\ufffd") for text in said]
+    return [b.removeprefix(a) for a, b in itertools.pairwise(whole)]
+
   @property
   def bos_id(self) -> int | None:
     return self._bos

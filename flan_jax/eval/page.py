@@ -178,7 +178,9 @@ def _data(run) -> str:
         n = t.get("rows", {}).get(split)
         cells += f"<td>{DASH if n is None else f'{n:,}'}</td>"
       if left_out:
-        cells += f"<td>{sum(left_out.get(name, {}).values()):,}</td>"
+        counts = left_out.get(name, {})
+        rows_out = sum(n for why, n in counts.items() if why in _WHY)
+        cells += f"<td>{rows_out:,}</td>"
       if key == "train":
         rate = t.get("rate") or 0
         cells += f"<td>{100 * rate / (total or 1):.1f} %</td>"
@@ -190,6 +192,7 @@ def _data(run) -> str:
     )
     if left_out:
       parts.append(_left_out(left_out))
+    parts += map(_lines, _files_of(tasks))
   if not parts:
     return ""
   source = data.get("source")
@@ -200,8 +203,8 @@ def _data(run) -> str:
 _WHY = {
   "not_kept": "by the task's own rule",
   "incomplete": "with an empty text",
-  "too_long": "with options longer than the inputs, counted once for each"
-  " template",
+  "too_long": "longer than a row (by their options: counted once for each"
+  " template)",
 }
 
 
@@ -213,7 +216,29 @@ def _left_out(left_out) -> str:
   }
   said = [f"{n:,} {_WHY[reason]}" for reason, n in sums.items() if n]
   why = "; ".join(said) or "none"
+  turns = sum(counts.get("turns", 0) for counts in left_out.values())
+  if turns:
+    why += f". Conversations longer than a row lost {turns:,} turns"
   return f"<p class='muted small'>Training rows left out: {text(why)}.</p>"
+
+
+def _files_of(tasks) -> list[dict]:
+  """What became of the lines of files, each file once."""
+  found = {f["file"]: f for t in tasks.values() for f in t.get("lines", ())}
+  return list(found.values())
+
+
+def _lines(file) -> str:
+  why = ", ".join(
+    f"{n:,} {reason.replace('_', ' ')}" for reason, n in file["skipped"].items()
+  )
+  kind = file["format"] or "no format"
+  said = (
+    f"{file['file']} ({kind}): {file['lines']:,} lines, {file['read']:,} read,"
+    f" {sum(file['skipped'].values()):,} skipped"
+    + (f" ({why})" if why else "")
+  )
+  return f"<p class='muted small'>{text(said)}.</p>"
 
 
 def _what_ran(run) -> str:
