@@ -209,11 +209,14 @@ class _Session:
         self._endpoint.timeout,
       )
       why = await self._line.unreachable()
-      if why:
+      if why and not self._journal.written:
         raise UserError(
           f"{self._endpoint.base_url} cannot be reached: {why}. Check BASE_URL"
           " and that the server runs."
         )
+      if why:
+        # It has answered this run already: it went down since.
+        await self._pause(why)
       count = min(self._endpoint.concurrency, len(queue))
       async with asyncio.TaskGroup() as group:
         for _ in range(count):

@@ -5,8 +5,9 @@ so what was answered is answered still after the process is killed, and a later
 run takes it from here. One process writes to a journal at a time.
 
 Records have `record`: `request` (asked), `response` (answered, with the
-`reply`), `failure` (an attempt that came to nothing), `torn` (the line before
-was cut and has been taken away). All but `torn` have the request's `key`.
+`reply`), `failure` (an attempt that came to nothing), `given_up` (a request that
+stays without an answer, see `curation/asking.py`), `torn` (the line before was
+cut and has been taken away). All but `torn` have the request's `key`.
 """
 
 import dataclasses
@@ -66,6 +67,7 @@ class Journal:
     path: of the file.
     totals: see `Totals`.
     notes: sentences about what was mended when it was opened.
+    written: responses since it was opened.
     unanswered: keys that were asked and neither answered nor failed: requests
       that were on their way when an earlier run was killed.
 
@@ -78,6 +80,7 @@ class Journal:
     self.path = pathlib.Path(path)
     self.totals = Totals()
     self.notes: list[str] = []
+    self.written = 0
     self.unanswered: set[str] = set()
     self._places: dict[str, tuple[int, int]] = {}
     try:
@@ -116,6 +119,7 @@ class Journal:
       rest = rest[os.write(self._file, rest) :]
     os.fsync(self._file)
     for record, line in zip(records, lines, strict=True):
+      self.written += record["record"] == "response"
       self._note(record, start, len(line))
       start += len(line)
 
