@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -239,7 +240,10 @@ def trained(tmp_path_factory):
 def batches(trained):
   """The batches that T5X trains on, from its own code."""
   import seqio
-  from t5x import models, utils
+
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from t5x import models, utils
 
   from flan_jax.data import catalogue, t5x_input, vocabulary
 
@@ -258,9 +262,10 @@ def batches(trained):
       seed=0,
       pack=True,
     )
-    dataset = utils.get_dataset(
-      config, 0, 1, models.EncoderDecoderModel.FEATURE_CONVERTER_CLS
-    )
+    converter = models.EncoderDecoderModel.FEATURE_CONVERTER_CLS
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      dataset = utils.get_dataset(config, 0, 1, converter)
     yield list(dataset.take(24).as_numpy_iterator())
   catalogue.unregister()
   seqio.set_tfds_data_dir_override(None)

@@ -283,12 +283,17 @@ class Checkpoints:
       s for s in sorted(earlier, reverse=True) if integrity.is_whole(found[s])
     )
     target = next(whole, None)
+    # All have looked at what is there before the first one deletes of it, and
+    # it is gone before they look again.
+    processes.wait_for_all("looked for where to go back")
     if target is None:
       return None
     for step in sorted(found, reverse=True):
       if step > target:
-        integrity.remove(found[step])
+        if processes.is_first():
+          integrity.remove(found[step])
         self._trusted.discard(step)
+    processes.wait_for_all("went back")
     return self.restore_latest(template)
 
   def _commit(self, path, content):

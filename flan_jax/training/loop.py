@@ -31,6 +31,7 @@ from flan_jax.training import input as input_lib
 from flan_jax.training.state import TrainState
 from flan_jax.training.stopping import Stopping
 from flan_jax.training.survival import Survival
+from flan_jax.training.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +116,10 @@ class Loop:
     self.account.started()
     several = jax.process_count() > 1
     agree = multihost_utils.reached_preemption_sync_point if several else None
-    with Stopping(self.survival.grace_seconds, agree) as stopping:
+    with (
+      Stopping(self.survival.grace_seconds, agree) as stopping,
+      Watch(self.survival.process_stall_seconds) as self._watch,
+    ):
       try:
         with (
           self.account.spending("step"),
@@ -134,6 +138,7 @@ class Loop:
     step = self._step + 1
     with self.account.waiting(self._computing), stopping.interruptible():
       batch = next(self._batches)
+    self._watch.passed()
     self.profile.before(step)
     self.meter.batch(batch)
     self._state, metrics = self.train_step(self._state, self.put_batch(batch))
@@ -210,7 +215,8 @@ class Loop:
       self._save({}, final=True)
     else:
       self.checkpoints.wait()
-    return stopping.stopped(self.checkpoints.steps[-1])
+    steps = self.checkpoints.steps
+    return stopping.stopped(steps[-1] if steps else None)
 
   def _open_batches(self):
     self._batches = input_lib.ReadAhead(

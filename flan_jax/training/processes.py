@@ -7,6 +7,7 @@ write one checkpoint together.
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 
 import jax
@@ -22,9 +23,14 @@ INDEX = "JAX_PROCESS_ID"
 # Set to 1 where JAX is to find the other processes by itself.
 FIND = "JAX_DISTRIBUTED"
 # Seconds without a sign of life after which a process counts as dead, and all
-# others end; and that all of them have to come up.
+# others end; that all of them have to come up; and that those who have come to
+# one place wait there for the others.
 DEAD_SECONDS = 60
 START_SECONDS = 300
+WAIT_SECONDS = 900
+# How JAX names those who have not come: by numbers, or `/job:a/task:1`.
+_ABSENT = re.compile(r"timed out task names: (.*?)(?: RPC:|$)")
+_NUMBER = re.compile(r"(?:/task:|\s|^)(\d+)\b")
 
 
 def join(environment: Mapping[str, str] | None = None) -> bool:
@@ -33,8 +39,9 @@ def join(environment: Mapping[str, str] | None = None) -> bool:
       JAX_COORDINATOR_ADDRESS=10.0.0.2:8476 JAX_NUM_PROCESSES=4 \
           JAX_PROCESS_ID=1 python launch/run.py ...
 
-  Call it before anything is computed. A process that dies or hangs ends all
-  others after `DEAD_SECONDS`, by JAX's coordination service, which names it.
+  Call it before anything is computed. A process that dies ends all others
+  after `DEAD_SECONDS`, by JAX's coordination service, which names it; of one
+  that hangs see `watch.py`.
 
   Args:
     environment: default: of this process.
@@ -94,10 +101,35 @@ def own_folder(folder: pathlib.Path) -> pathlib.Path:
   return folder / "processes" / str(jax.process_index())
 
 
-def wait_for_all(where: str) -> None:
-  """Returns when every process has come here; at once if there is one."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(where)
+def wait_for_all(where: str, seconds: float = WAIT_SECONDS) -> None:
+  """Returns when every process has come here; at once if there is one.
+
+  Args:
+    where: what they have done, the same words in all of them.
+    seconds: that the first one waits at most.
+
+  Raises:
+    UserError: naming the processes that have not come.
+  """
+  if jax.process_count() == 1:
+    return
+  # JAX offers its client nowhere else.
+  from jax._src import distributed
+
+  try:
+    distributed.global_state.client.wait_at_barrier(
+      where, timeout_in_ms=round(1000 * seconds)
+    )
+  except RuntimeError as error:
+    said = " ".join(str(error).split())
+    absent = (
+      _NUMBER.findall(named[1]) if (named := _ABSENT.search(said)) else ()
+    )
+    raise UserError(
+      f"process {', '.join(absent) or '(which is not known)'} of"
+      f" {jax.process_count()} has not {where} in {seconds:g} s, and the others"
+      f" wait for it: {said[:300]}"
+    ) from error
 
 
 def check_equal(fingerprint: str) -> None:
@@ -111,6 +143,7 @@ def check_equal(fingerprint: str) -> None:
   """
   if jax.process_count() == 1:
     return
+  wait_for_all("read its configuration and found its data")
   mine = np.frombuffer(fingerprint.encode(), np.uint8)
   all_of_them = np.asarray(multihost_utils.process_allgather(mine))
   differing = [

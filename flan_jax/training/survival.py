@@ -24,6 +24,8 @@ class Survival:
     max_rollbacks: how often it does; one more ends the run.
     input_stall_seconds: without a batch after which the task that is waited
       for is named, and again each time as long passes.
+    process_stall_seconds: that one process of several may stay behind the
+      others; then it is named, and all end.
 
   Raises:
     UserError: a value out of its range.
@@ -35,6 +37,7 @@ class Survival:
   max_nonfinite_steps: int = 20
   max_rollbacks: int = 2
   input_stall_seconds: float = 60.0
+  process_stall_seconds: float = 300.0
 
   def __post_init__(self):
     period = self.checkpoint_keep_period
@@ -46,7 +49,11 @@ class Survival:
       value = getattr(self, name)
       if not isinstance(value, int) or value < 0:
         raise UserError(f"{name.upper()} is {value!r}; give 0 or more.")
-    for name in ("grace_seconds", "input_stall_seconds"):
+    for name in (
+      "grace_seconds",
+      "input_stall_seconds",
+      "process_stall_seconds",
+    ):
       value = getattr(self, name)
       if not isinstance(value, int | float) or not value > 0:
         raise UserError(

@@ -193,6 +193,27 @@ def test_going_back(tmp_path):
   assert_same(restored(tmp_path).state, train_state(88))
 
 
+def test_going_back_one_process_alone_deletes(tmp_path, monkeypatch):
+  save_all(tmp_path, [4, 8, 12], keep=9, period=4)
+  deleted = []
+  monkeypatch.setattr(checkpoint.processes, "is_first", lambda: False)
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=9, period=4)
+
+  def wait(where):
+    # The first process deletes between the two places where all wait.
+    if where == "went back":
+      for step in (8, 12):
+        assert (tmp_path / f"checkpoint_{step}").exists()
+        checkpoint.integrity.remove(tmp_path / f"checkpoint_{step}")
+        deleted.append(step)
+
+  monkeypatch.setattr(checkpoint.processes, "wait_for_all", wait)
+  assert checkpoints.go_back(8, train_state(99)).step == 4
+  assert deleted == [8, 12]
+  assert checkpoints.steps == [4]
+  checkpoints.close()
+
+
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
   make = optimiser.adafactor(0.1, min_dim_size_to_factor=4, beta1=0.9)
   run = jax.jit(

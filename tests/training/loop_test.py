@@ -191,6 +191,35 @@ def test_stopped_before_the_first_step(tmp_path):
   assert run.checkpoints.steps == []
 
 
+def test_stopped_in_a_series_before_the_first_checkpoint(tmp_path):
+  """Nothing is saved of steps that are not finite, and nothing was before."""
+  run = Run(tmp_path, max_nonfinite_steps=2)
+  run.loop.periods = loop.Periods(12, log=50, checkpoint=50, evaluation=50)
+  waiting = threading.Event()
+
+  def three(number):
+    batches = batches_after(number, bad={2, 3})
+    for _ in range(3):
+      yield next(batches)
+    waiting.wait(60)
+
+  taken = []
+
+  def put(batch):
+    taken.append(batch)
+    if len(taken) == 3:
+      threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    return jax.device_put(batch)
+
+  run.loop.batches, run.loop.put_batch = three, put
+  try:
+    with pytest.raises(Stopped, match="SIGTERM: the same command"):
+      run()
+  finally:
+    waiting.set()
+  assert run.checkpoints.steps == []
+
+
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path, caplog):
   state = Run(tmp_path / "run", bad={5, 8}, max_nonfinite_steps=2)()
   assert int(state.skipped) == 2
