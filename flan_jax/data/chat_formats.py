@@ -55,10 +55,13 @@ class Rendered(NamedTuple):
     pieces: in order.
     ends: for each exchange, how many pieces there are up to the end of its
       answer, with the mark that ends it.
+    behind_bos: whether the text is one that begins with BOS, which is left out
+      of it. Some tokenizers part a text in another way behind it.
   """
 
   pieces: list[Piece]
   ends: list[int]
+  behind_bos: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,8 @@ class ChatFormat:
       `system`.
     header_with_input: the same where the first turn has an input.
     strip: whether texts lose white space at both ends.
+    behind_bos: whether the format's own text begins with BOS; else a tokenizer
+      puts it before the text. The batch has it in both cases.
     name: for messages.
   """
 
@@ -95,6 +100,7 @@ class ChatFormat:
   header: str = ""
   header_with_input: str = ""
   strip: bool = False
+  behind_bos: bool = False
   name: str = "a format of one's own"
 
   def __post_init__(self):
@@ -166,6 +172,7 @@ FORMATS: Mapping[str, ChatFormat] = {
       answer=" {text} {eos}",
       between="{bos}",
       strip=True,
+      behind_bos=True,
     ),
     ChatFormat(
       name="llama3",
@@ -179,6 +186,7 @@ FORMATS: Mapping[str, ChatFormat] = {
       answer="{text}<|eot_id|>",
       between="",
       strip=True,
+      behind_bos=True,
     ),
     ChatFormat(
       name="chatml",
@@ -199,6 +207,7 @@ FORMATS: Mapping[str, ChatFormat] = {
       between="\n",
       after="\n",
       strip=True,
+      behind_bos=True,
     ),
   )
 }
@@ -257,7 +266,7 @@ def render(
     add(how.answer, answer.trained, text=clean(answer.text))
     ends.append(len(pieces))
     add(how.after if last else how.between)
-  return Rendered(pieces, ends)
+  return Rendered(pieces, ends, how.behind_bos)
 
 
 def text(

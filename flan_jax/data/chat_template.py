@@ -276,7 +276,7 @@ class ChatTemplate:
       pieces += self._parts(text[begin:end], of_span.get(begin, False))
       if end in closing:
         ends.append(len(pieces))
-    return Rendered(pieces, ends)
+    return Rendered(pieces, ends, start > 0)
 
   def _parts(self, text: str, trained: bool) -> list[Piece]:
     """A text, taken apart at tokens that the vocabulary does not read in it."""

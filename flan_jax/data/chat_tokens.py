@@ -58,8 +58,7 @@ class Tokenizer:
 
   Attributes:
     vocabulary: any of `vocabulary.load`, or seqio's of bytes.
-    begun: whether the begin id stands before the text. Some tokenizers part
-      what follows it in another way than what begins a text.
+    begun: whether the begin id stands before the text.
   """
 
   vocabulary: seqio.Vocabulary
@@ -79,7 +78,10 @@ class Tokenizer:
     ]
     spans = iter(_spans(self.vocabulary, texts))
     found = [_joined(plan, spans) for plan in plans]
-    return [self._without_begin(t) for t in found] if self._begin else found
+    return [
+      self._without_begin(tokens) if self._begin and r.behind_bos else tokens
+      for tokens, r in zip(found, conversations, strict=True)
+    ]
 
   @functools.cached_property
   def _begin(self) -> str | None:
@@ -101,8 +103,9 @@ class Tokenizer:
   def _plan(self, rendered: Rendered) -> list:
     """Chunks of text, and between them (id, trained, exchange ends here)."""
     ends = set(rendered.ends)
-    out, text, trained, closing = [], self._begin or "", [], []
-    if text:
+    out, text, trained, closing = [], "", [], []
+    if rendered.behind_bos and self._begin:
+      text = self._begin
       trained.append((len(text), False))
 
     def close():

@@ -183,8 +183,13 @@ def test_a_bad_row_is_named_or_counted(row, reason, said, tmp_path):
     read(path)
   assert "ON_BAD_ROW='skip'" in str(e.value)
   alone = tmp_path / "alone.jsonl"
-  alone.write_text(f"{line}\n{json.dumps(ROWS['alpaca'])}\n")
+  try:
+    good = ROWS[sft_formats.detect(json.loads(line)).name]
+  except (ValueError, RecursionError, AttributeError):  # of no format
+    good = ROWS["alpaca"]
+  alone.write_text(f"{line}\n{json.dumps(good)}\n")
   assert reason in read(alone, on_bad_row="skip")[1].skipped
+  good = json.dumps(ROWS["messages"])
   if reason != "unknown_format" and not line.startswith('{"mess'):
     path.write_text(f"{good}\n{line}\n")  # the format is told by now
   records, counts = read(path, on_bad_row="skip")

@@ -449,14 +449,14 @@ def test_prompts_that_do_not_fit_lose_their_first_turns(path, caplog):
   }  # fmt: skip
   whole = task.evaluation_examples("test", lengths=None, **options)
   short = task.evaluation_examples(
-    "test", lengths={"inputs": 30, "targets": 4}, **options
+    "test", lengths={"inputs": 14, "targets": 4}, **options
   )
   assert len(whole) == len(collection.read[0]["test"])
   assert 0 < len(short) < len(whole)
   assert f"the prompts of {len(whole) - len(short)} of" in caplog.text
   by_index = {e.index: e for e in whole}
   for example in short:
-    assert len(example.inputs) <= 30
+    assert len(example.inputs) <= 14
     assert by_index[example.index].inputs_text.endswith(example.inputs_text)
     assert example.targets_text == by_index[example.index].targets_text
 
@@ -526,19 +526,25 @@ def test_show_marks_what_is_in_the_loss(path):
   assert "not trained on, since it is too long for a row" in long
 
 
-def test_show_is_for_instruction_data(tmp_path, path):
+def test_show_is_for_instruction_data(tmp_path, path, capsys):
   gin = (
     "include 'gin/jobs/train.gin'\ninclude 'gin/models/decoder_tiny.gin'\n"
     "include 'gin/optimisers/adamw.gin'\n"
     "include 'gin/data/flan_jax_vocabulary.gin'\n"
+  )
+  macros = (
     "MIXTURE_OR_TASK_NAME = 'sft_train'\nEVAL_MIXTURE_OR_TASK_NAME = None\n"
     "TASK_FEATURE_LENGTHS = {'inputs': 64, 'targets': 64}\nTRAIN_STEPS = 30\n"
     "BATCH_SIZE = 2\nLEARNING_RATE = 0.1\nDROPOUT_RATE = 0.0\n"
   )
   file = tmp_path / "job.gin"
-  file.write_text(gin)
+  file.write_text(gin + macros)
   with pytest.raises(UserError, match="TASK_COLLECTION has none"):
     sft_show.run(config.load([str(file)]), 1)
-  gin += "include 'gin/data/sft.gin'\nTASK_COLLECTION = %SFT\n"
-  file.write_text(f"{gin}SFT_FILES = {path!r}\n")
+  gin += "include 'gin/data/sft.gin'\n"
+  macros += f"TASK_COLLECTION = %SFT\nSFT_FILES = {path!r}\n"
+  file.write_text(gin + macros)
   sft_show.run(config.load([str(file)]), 1)
+  assert "[[" in capsys.readouterr().out
+  with pytest.raises(UserError, match="nearest in use is SFT_FILES"):
+    config.load([str(file)], [("SFT_FILE", "a")])
