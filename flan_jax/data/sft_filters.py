@@ -91,7 +91,7 @@ def with_most_per_user(
 
 
 def first_rows(count: int) -> Filter:
-  """Keeps the first conversations of all that is read.
+  """Keeps the first conversations of all that is read, at most so many.
 
   >>> first_rows(2)([1, 2, 3])
   [1, 2]
@@ -100,7 +100,7 @@ def first_rows(count: int) -> Filter:
     count: how many, at least 1.
 
   Raises:
-    UserError: fewer than one; fewer rows than that, when it is applied.
+    UserError: fewer than one.
   """
   _at_least_one("count", count)
   return functools.partial(the_first_rows, count=count)
@@ -108,11 +108,6 @@ def first_rows(count: int) -> Filter:
 
 def the_first_rows(records: Sequence[Record], count: int) -> list[Record]:
   """What `first_rows` gives."""
-  if len(records) < count:
-    raise UserError(
-      f"sft_filters.first_rows: there are {len(records):,} conversations and"
-      f" {count:,} were asked for; give a smaller count."
-    )
   return list(records[:count])
 
 
