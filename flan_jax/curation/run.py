@@ -3,11 +3,12 @@
 import collections
 import contextlib
 import dataclasses
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flan_jax.curation import asking, decisions, manifest, rows
+from flan_jax.curation import asking, decisions, manifest, report, rows
 from flan_jax.curation.growth import Admitted
 from flan_jax.curation.seeds import Seed
 from flan_jax.endpoint.journal import Journal
@@ -49,6 +50,10 @@ class Run:
   def write(self, name: str, written: Sequence[Mapping[str, Any]]) -> None:
     """Writes a file of JSON lines, which the manifest will name."""
     rows.write(self.folder / name, written)
+    self.add_output(name)
+
+  def add_output(self, name: str) -> None:
+    """Names a file of the folder in the manifest."""
     if name not in self._outputs:
       self._outputs.append(name)
 
@@ -63,7 +68,7 @@ class Run:
     more: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
   ) -> dict[str, Any]:
-    """Writes the rows and the manifest, and shows the counts.
+    """Writes the rows, the manifest and its page, and shows the counts.
 
     Args:
       data: rows that are kept.
@@ -97,6 +102,7 @@ class Run:
       totals={"rows": len(data), **totals},
       notes=list(notes),
     )
+    report.write(self.folder)
     self._show(result, counts, totals)
     return {**result, "counts": counts, "totals": totals}
 
@@ -114,7 +120,8 @@ class Run:
     answers, tokens = totals["responses"], self.asker.journal.totals.tokens
     self.say(
       f"{answers:,} answers, {tokens:,} tokens, cost {totals['cost']:.4f};"
-      f" {result['rows']:,} rows in {self.folder / DATA}"
+      f" {result['rows']:,} rows in {self.folder / DATA}, and a page,"
+      f" {report.PAGE}"
     )
 
 
@@ -179,6 +186,11 @@ def plain(value: Any) -> Any:
   if callable(value):
     return getattr(value, "__qualname__", type(value).__name__)
   return value
+
+
+def json_text(value: Any) -> str:
+  """JSON for a person to read."""
+  return json.dumps(plain(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def _seed_rows(seeds: Sequence[Seed]) -> list[dict[str, Any]]:
