@@ -42,6 +42,7 @@ def cache(
   wrapper: template.Wrapper = template.PLAIN,
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
+  train_examples: int | None = None,
   split: str = "train",
   draws: int = 1,
   random_seed: int = 0,
@@ -64,6 +65,7 @@ def cache(
     wrapper: what surrounds every prompt.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
     missing_datasets: "error" or "skip", for datasets that are not prepared.
+    train_examples: training rows of each task of the catalogue at most.
     split: ours.
     draws: how often templates are drawn for each row; epoch n of training
       reads draw n modulo this.
@@ -85,6 +87,7 @@ def cache(
   if cache_dir is None:
     raise UserError("CACHE_DIR is not given: --gin.CACHE_DIR=/data/cache.")
   checks.numbers(draws=draws, parallel=parallel)
+  checks.limits(train_examples=train_examples)
   checks.lengths(task_feature_lengths)
   check_known("FORMAT", file_format, FORMATS)
   options = beam_options(runner, parallel, pipeline_options)
@@ -94,7 +97,12 @@ def cache(
       " rows, of which templates are drawn when they are read. Leave it 1."
     )
   setting = cached_shards.Setting(
-    vocabulary, wrapper, task_collection, mixture_or_task_module, tfds_data_dir
+    vocabulary,
+    wrapper,
+    task_collection,
+    mixture_or_task_module,
+    tfds_data_dir,
+    train_examples,
   )
   data = setting.prepare()
   setting = dataclasses.replace(setting, tfds_data_dir=str(data.path))
@@ -109,6 +117,7 @@ def cache(
   tasks, anew = {}, []
   for name in resolved.present:
     task = mixtures.seqio_task(resolved, name)
+    cached.check_features(task)
     key = cached.key(
       task, split=split, lengths=task_feature_lengths, wrapper=wrapper
     )

@@ -14,9 +14,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax import config, measuring, summary
+from flan_jax import cached_command, config, measuring, summary
 from flan_jax.convert import bases, native
 from flan_jax.data import (
+  cached,
+  cached_batches,
   catalogue,
   collection,
   features,
@@ -74,6 +76,8 @@ def train(
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   train_examples: int | None = None,
+  cache_dir: str | None = None,
+  cache_workers: int = 0,
   layout: sharding.Layout | None = None,
   model_dir: str | None = None,
   initial_checkpoint_path: str | None = None,
@@ -116,6 +120,9 @@ def train(
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     train_examples: training rows of each task of the catalogue at most, the
       first ones; None: as many as the paper takes.
+    cache_dir: what gin/cache.gin wrote for this mixture; None: prompts are
+      rendered and tokenised as they are needed.
+    cache_workers: processes that read it; 0: threads of this one.
     layout: the mesh of devices and what logical axes mean on it, from
       gin/hardware; None: all devices along `data`, the model whole on each.
     model_dir: the run's folder; None makes one under `runs/`.
@@ -165,6 +172,7 @@ def train(
   )
   checks.limits(eval_examples=eval_examples, train_examples=train_examples)
   checks.lengths(task_feature_lengths)
+  checks.cache_workers(cache_workers, cache_dir)
   survival.check_periods(checkpoint_period)
   checks.resume_changed(resume_changed, model_dir)
   checks.profile_steps(profile_steps, train_steps)
@@ -209,6 +217,15 @@ def train(
     missing += held_out.missing
   for one in (training, held_out):
     mixtures.check_vocabulary(one, vocabulary)
+  cache = None
+  if cache_dir is not None:
+    cache = cached.find(
+      cache_dir,
+      training,
+      lengths=task_feature_lengths,
+      wrapper=wrapper,
+      rebuild=cached_command.rebuild(cache_dir, mixture_or_task_name),
+    )
   if held_out is not None:
     own = {"train": {"tasks": dict.fromkeys(training.present)}}
     began = (
@@ -230,6 +247,7 @@ def train(
       "train": inventory.described(mixture_or_task_name, training),
       "eval": inventory.described(eval_mixture_or_task_name, held_out),
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
+      **({} if cache is None else {"cache": cache.described()}),
     }
   )
   run_folder = record_lib.choose_directory(model_dir, record)
@@ -293,6 +311,19 @@ def train(
     pack=pack,
     waiting=waiting,
   )
+  if cache is not None:
+    waiting.reads(f"any in CACHE_DIR {cache_dir}")
+    batches = functools.partial(
+      cached_batches.batches,
+      cache,
+      features.layout_for(
+        model.kind, lengths, vocabulary_lib.begin_id(vocabulary), pack
+      ),
+      batch_size=batch_size,
+      seed=random_seed,
+      rows=partition.own_rows(batch_size),
+      workers=cache_workers,
+    )
   summary.start(
     display,
     folder=folder,

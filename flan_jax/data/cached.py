@@ -24,6 +24,7 @@ import numpy as np
 import seqio
 
 from flan_jax.data import (
+  cached_files,
   catalogue,
   collection,
   mixtures,
@@ -92,6 +93,21 @@ def key(
   }
 
 
+def check_features(task: seqio.Task) -> None:
+  """Refuses a task whose examples are more than inputs and targets.
+
+  Raises:
+    UserError: naming the other features, such as weights of the loss.
+  """
+  others = sorted(set(task.output_features) - {"inputs", "targets"})
+  if others or len(task.output_features) != 2:
+    raise UserError(
+      f"task {task.name!r} has the features {', '.join(task.output_features)};"
+      " cached input holds inputs and targets alone. Train on it without"
+      " CACHE_DIR."
+    )
+
+
 def digest(value: Any) -> str:
   """Twelve hex digits of JSON.
 
@@ -124,111 +140,6 @@ def read_manifest(path: pathlib.Path) -> dict[str, Any] | None:
     ) from None
 
 
-@dataclasses.dataclass(frozen=True)
-class CachedTask:
-  """The cached examples of one task; a record is one of them.
-
-  Records are numbered draw by draw, within a draw shard by shard.
-
-  Attributes:
-    name: of the task.
-    path: the folder.
-    dtype: of the tokens in a record.
-    shards: per shard its `file`, `rows` by draw, and more (the manifest's).
-  """
-
-  name: str
-  path: str
-  dtype: str
-  shards: tuple[Mapping[str, Any], ...]
-
-  @property
-  def files(self) -> list[str]:
-    return [os.path.join(self.path, shard["file"]) for shard in self.shards]
-
-  def draws(self) -> np.ndarray:
-    """Records of each draw, int64 [draws]."""
-    return np.array([shard["rows"] for shard in self.shards], np.int64).sum(0)
-
-  def segments(self) -> np.ndarray:
-    """Runs of records that lie together: (first, shard, place), int64 [N, 3].
-
-    Record `first + i` of a run is at `place + i` of file `shard`.
-    """
-    out, first = [], 0
-    for d in range(len(self.shards[0]["rows"])):
-      for s, shard in enumerate(self.shards):
-        out.append((first, s, sum(shard["rows"][:d])))
-        first += shard["rows"][d]
-    return np.array(out, np.int64)
-
-  def sizes(self) -> np.ndarray:
-    """(inputs, targets) tokens of every record, int32 [records, 2].
-
-    Raises:
-      UserError: a file is missing or is not what the manifest says.
-    """
-    parts = []
-    for shard in self.shards:
-      file = pathlib.Path(self.path, shard["sizes"])
-      try:
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
-        parts.append(np.load(file))
-      except (OSError, ValueError) as e:
-        raise UserError(f"{file} cannot be read ({e}). {_AGAIN}") from None
-      if found != shard["sizes_sha256"]:
-        raise UserError(f"{file} is not what was written. {_AGAIN}")
-    ends = [np.cumsum([0, *shard["rows"]]) for shard in self.shards]
-    return np.concatenate(
-      [
-        part[end[d] : end[d + 1]]
-        for d in range(len(ends[0]) - 1)
-        for part, end in zip(parts, ends, strict=True)
-      ]
-    )
-
-
-_AGAIN = (
-  "Remove that file and run the cache job once more: it writes what is missing."
-)
-
-
-def check_files(task: CachedTask) -> None:
-  """Refuses a task of which a file is missing or of another size.
-
-  The bytes themselves carry checksums, which are looked at when they are read.
-
-  Raises:
-    UserError: naming the file.
-  """
-  for file, shard in zip(task.files, task.shards, strict=True):
-    try:
-      size = os.stat(file).st_size
-    except OSError as e:
-      raise UserError(f"{file}: {e.strerror}. {_AGAIN}") from None
-    if size != shard["bytes"]:
-      raise UserError(
-        f"{file} has {size:,} bytes, {shard['bytes']:,} were written. {_AGAIN}"
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class Cache:
-  """The cached examples of a run's mixture.
-
-  Attributes:
-    path: CACHE_DIR.
-    tasks: in the mixture's order.
-    rates: share of each task in the examples; they sum to 1.
-    digest: of the shards' checksums: of what is read.
-  """
-
-  path: str
-  tasks: tuple[CachedTask, ...]
-  rates: tuple[float, ...]
-  digest: str
-
-
 def find(
   cache_dir: str | os.PathLike,
   resolved: mixtures.Resolved,
@@ -237,7 +148,7 @@ def find(
   wrapper: template.Wrapper = template.PLAIN,
   split: str = "train",
   rebuild: str = "",
-) -> Cache:
+) -> cached_files.Cache:
   """The cache of a mixture, after a check that it is this run's.
 
   A task that was cached with other lengths serves as well, if nothing in it
@@ -259,17 +170,18 @@ def find(
   found, problems, prints = [], [], []
   for name in resolved.present:
     task = mixtures.seqio_task(resolved, name)
+    check_features(task)
     wanted = key(task, split=split, lengths=lengths, wrapper=wrapper)
     at, manifest, why = _serving(cache_dir, wanted)
     if manifest is None:
       problems.append(f"{name}: {why}")
       continue
     shards = tuple(manifest["shards"])
-    one = CachedTask(name, str(at), manifest["dtype"], shards)
+    one = cached_files.CachedTask(name, str(at), manifest["dtype"], shards)
     if not one.draws().all():
       problems.append(f"{name}: not one example in a draw; leave it out")
       continue
-    check_files(one)
+    cached_files.check(one)
     found.append(one)
     prints.append([name, [shard["sha256"] for shard in shards]])
   if problems:
@@ -283,7 +195,7 @@ def find(
       f"What is still right is kept.{way_out}"
     )
   rates = tuple(resolved.rates[task.name] for task in found)
-  return Cache(str(cache_dir), tuple(found), rates, digest(prints))
+  return cached_files.Cache(str(cache_dir), tuple(found), rates, digest(prints))
 
 
 def _serving(cache_dir, wanted):

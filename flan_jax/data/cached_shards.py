@@ -40,8 +40,8 @@ class Setting:
   """What a process needs before it can read a task; it travels to workers.
 
   Attributes:
-    vocabulary, wrapper, task_collection, module, tfds_data_dir: as `train`
-      has them.
+    vocabulary, wrapper, task_collection, module, tfds_data_dir,
+      train_examples: as `train` has them.
   """
 
   vocabulary: Any
@@ -49,18 +49,26 @@ class Setting:
   task_collection: Any = None
   module: str | None = None
   tfds_data_dir: str | None = None
+  train_examples: int | None = None
 
   def prepare(self) -> directory_lib.Directory:
     """Registers the tasks and points seqio at the data."""
     from flan_jax.data import collection
 
-    catalogue.register(self.vocabulary, wrapper=self.wrapper)
+    catalogue.register(
+      self.vocabulary,
+      wrapper=self.wrapper,
+      train_examples=self.train_examples,
+    )
     if self.task_collection is not None:
       self.task_collection.register(self.vocabulary, wrapper=self.wrapper)
     if self.module is not None:
       importlib.import_module(self.module)
-    known = collection.known(self.task_collection)
-    return directory_lib.choose(self.tfds_data_dir, known)
+    return directory_lib.choose(
+      self.tfds_data_dir,
+      collection.known(self.task_collection),
+      collection.own_files(self.task_collection),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +144,8 @@ def is_written(work: Work, verify: bool = False) -> bool:
     sizes = work.line.with_name(line["sizes"])
     if file.stat().st_size != line["bytes"] or not sizes.is_file():
       return False
-    return _sha256(sizes) == line["sizes_sha256"] and (
-      not verify or _sha256(file) == line["sha256"]
+    return sha256(sizes) == line["sizes_sha256"] and (
+      not verify or sha256(file) == line["sha256"]
     )
   except (OSError, ValueError, KeyError):
     return False
@@ -218,8 +226,8 @@ def _write(task: seqio.Task, work: Work) -> dict[str, Any]:
     "sizes": sizes_file.name,
     "rows": rows,
     "bytes": draft.stat().st_size,
-    "sha256": _sha256(draft),
-    "sizes_sha256": _sha256(sizes_draft),
+    "sha256": sha256(draft),
+    "sizes_sha256": sha256(sizes_draft),
     "dtype": tokens,
     "trimmed": trimmed,
     "longest": [int(x) for x in sizes_N2.max(0)] if sizes else [0, 0],
@@ -247,7 +255,7 @@ def finish(works: list[Work]) -> dict[str, Any]:
   manifest = {
     "key": works[0].key,
     "options": options(works[0]),
-    "versions": _versions(),
+    "versions": versions(),
     "dtype": lines[0]["dtype"],
     "only_these_lengths": _depends_on_lengths(works[0]),
     "rows": [sum(c) for c in zip(*(x["rows"] for x in lines), strict=True)],
@@ -315,12 +323,14 @@ def replace_json(path: pathlib.Path, value: Any):
   os.replace(draft, path)
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
+  """Of a file's bytes, as hexadecimal digits."""
   with open(path, "rb") as f:
     return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+  """Of the packages that decide how a row is written."""
   out = {}
   for name in _PACKAGES:
     try:

@@ -14,6 +14,7 @@ within a few examples over any stretch of the stream.
 
 import collections
 import functools
+import logging
 import math
 import threading
 from collections.abc import Sequence
@@ -22,13 +23,19 @@ import numpy as np
 
 from flan_jax.data import packing
 
+_log = logging.getLogger(__name__)
+
 # Examples of a window: enough that every window has nearly the same number of
-# tokens, few enough to pack in a fraction of a second.
-WINDOW = 16_384
+# tokens, few enough to pack in a second.
+WINDOW = 32_768
 # Windows that are packed to learn how many rows one needs.
-_TRIED = 3
-# Standard deviations of a window's tokens that its rows have room for.
-_DEVIATIONS = 4.0
+_TRIED = 2
+# Pools of `packing.rows`, the next where a window needs too many rows with one.
+_POOLS = (packing.POOL, 768, 1024, 2048)
+# Standard deviations of a window's tokens that its rows have room for beyond
+# the fullest of those, and a share of rows, since a packer has luck too.
+_DEVIATIONS = 2.0
+_LUCK = 0.004
 # Windows, and permutations of a task, that are kept.
 _KEPT = 3
 
@@ -37,7 +44,8 @@ class Windows:
   """The stream of a mixture's examples, in packed rows.
 
   >>> sizes = np.full((40, 2), (10, 4), np.int32)
-  >>> windows = Windows([sizes], [[40]], [1.0], room=(32, 16), seed=0)
+  >>> windows = Windows(
+  ...   [sizes], [[40]], [1.0], room=(32, 16), seed=0, window=100)
   >>> tasks, records = windows.row(5)
   >>> len(records)
   3
@@ -56,7 +64,7 @@ class Windows:
     room: packing.Sized,
     seed: int,
     pack: bool = True,
-    window: int = WINDOW,
+    window: int | None = None,
   ):
     """Args:
     sizes: of every task: what each record takes of `room`, int32 [records, 2].
@@ -65,14 +73,16 @@ class Windows:
     room: of a row.
     seed: of the order.
     pack: several examples a row; else a row is one example.
-    window: examples of a window.
+    window: examples of a window; None: `WINDOW`.
     """
     self._sizes = list(sizes)
     self._ends = [np.cumsum([0, *d]) for d in draws]
     self._tree = _Tree(rates, seed)
-    self._seed, self._room, self._window = seed, room, window
+    self._seed, self._room = seed, room
+    self._window = window = WINDOW if window is None else window
     self._kept: collections.OrderedDict = collections.OrderedDict()
     self._permutations: collections.OrderedDict = collections.OrderedDict()
+    self._tried: dict[int, list[list[int]]] = {}
     self._lock = threading.Lock()
     self.left = 0
     self._pack = pack
@@ -138,14 +148,27 @@ class Windows:
     tasks, records = self.examples(window)
     if not self._pack:
       return tasks, records, np.arange(self._window + 1)
-    rows, left = fixed_rows(
-      self._sizes_of(tasks, records), self._room, self.rows_per_window
-    )
-    self.left += left
+    rows = self._tried.pop(window, None)
+    if rows is None:
+      sizes = self._sizes_of(tasks, records)
+      for pool in _POOLS:
+        rows = pack(sizes, self._room, pool)
+        if len(rows) <= self.rows_per_window:
+          break
+    rows, left = fixed(rows, self.rows_per_window)
+    if left:
+      self.left += left
+      _log.warning(
+        "%d of the %s examples of window %d of the cached input found no room"
+        " in its rows and are passed over.",
+        left,
+        f"{self._window:,}",
+        window,
+      )
     shuffled = _permutation(len(rows), self._seed, -2, window)
     rows = [rows[i] for i in shuffled]
     starts = np.cumsum([0, *map(len, rows)])
-    order = np.concatenate(rows)
+    order = np.concatenate(rows).astype(np.int64)
     return tasks[order], records[order], starts
 
   def _sizes_of(self, tasks, records) -> np.ndarray:
@@ -157,18 +180,27 @@ class Windows:
 
   def _rows_needed(self) -> int:
     """Rows that a window needs, and as many more as windows differ."""
-    used = [
-      len(first_fit(self._sizes_of(*self.examples(w)), self._room))
-      for w in range(_TRIED)
-    ]
+    for window in range(_TRIED):
+      tasks, records = self.examples(window)
+      sizes = self._sizes_of(tasks, records)
+      self._tried[window] = pack(sizes, self._room)
+    used = [len(rows) for rows in self._tried.values()]
     room = np.array(self._room, np.float64)
     counts = self.counts(self._window)
     variance = sum(
-      n * (sizes / room).var(axis=0)
+      _drawn(n, len(sizes)) * (sizes / room).var(axis=0)
       for n, sizes in zip(counts, self._sizes, strict=True)
     )
-    spare = _DEVIATIONS * math.sqrt(float(np.max(variance)))
-    return math.ceil(max(used) + spare / math.sqrt(_TRIED))
+    spare = _DEVIATIONS * math.sqrt(np.max(variance)) + _LUCK * max(used)
+    return math.ceil(max(used) + spare)
+
+
+def _drawn(n: int, records: int) -> float:
+  """By how many independent draws n records in a row of a stream vary.
+
+  Whole epochs do not; of two parts of an epoch each is drawn without return.
+  """
+  return n * (1 - n / (2 * records)) if n < records else records / 2
 
 
 class _Tree:
@@ -201,90 +233,92 @@ class _Tree:
     return out
 
 
-def first_fit(sizes: np.ndarray, room: packing.Sized) -> list[list[int]]:
-  """Rows by first fit, the largest examples first (Johnson, 1973).
+def pack(
+  sizes: np.ndarray, room: packing.Sized, pool: int = packing.POOL
+) -> list[list[int]]:
+  """Rows of examples: `first_fit` in one dimension, `packing.rows` in two.
 
-  >>> first_fit(np.array([(6, 1), (5, 2), (4, 3), (3, 1)]), (10, 4))
-  [[2, 0], [1, 3]]
+  First fit fills rows of inputs and targets a tenth worse: it knows one order
+  of the examples, and one of the two sides runs out first.
 
   Args:
     sizes: (inputs, targets) tokens of each example, [N, 2].
     room: of a row.
+    pool: of `packing.rows`.
 
   Returns:
     Numbers of the examples of each row.
   """
-  rows, _ = _fit(sizes, room, None)
+  if room[0] == room[1] and (sizes[:, 0] == sizes[:, 1]).all():
+    return first_fit(sizes[:, 0], room[0])
+  pairs = ((s, t) for s, t in sizes.tolist())
+  return list(packing.rows(pairs, room, pool))
+
+
+def first_fit(lengths: np.ndarray, room: int) -> list[list[int]]:
+  """Rows by first fit, the longest examples first (Johnson, 1973).
+
+  >>> first_fit(np.array([6, 5, 4, 3]), 10)
+  [[0, 2], [1, 3]]
+
+  Args:
+    lengths: tokens of each example, [N].
+    room: tokens of a row.
+
+  Returns:
+    Numbers of the examples of each row.
+  """
+  rows: list[list[int]] = []
+  free = np.empty(len(lengths), np.int64)
+  # Rows that still have room for the shortest example: numbers, in order.
+  live = np.empty(len(lengths), np.int64)
+  opened, shortest = 0, lengths.min(initial=room)
+  for count, i in enumerate(np.argsort(-lengths, kind="stable")):
+    fits = free[live[:opened]] >= lengths[i]
+    at = int(fits.argmax()) if opened else 0
+    if opened and fits[at]:
+      row = live[at]
+    else:
+      row = live[opened] = len(rows)
+      free[row] = room
+      rows.append([])
+      opened += 1
+    rows[row].append(int(i))
+    free[row] -= lengths[i]
+    if count % 256 == 255:
+      still = live[:opened][free[live[:opened]] >= shortest]
+      opened = len(still)
+      live[:opened] = still
   return rows
 
 
-def fixed_rows(
-  sizes: np.ndarray, room: packing.Sized, count: int
-) -> tuple[list[list[int]], int]:
-  """As `first_fit`, in `count` rows exactly.
+def fixed(rows: list[list[int]], count: int) -> tuple[list[list[int]], int]:
+  """`count` rows exactly.
 
-  >>> fixed_rows(np.array([(4, 1), (4, 1), (9, 1)]), (10, 4), 3)
-  ([[2], [0], [1]], 0)
+  >>> fixed([[0, 1, 2], [3]], 3)
+  ([[0], [3], [1, 2]], 0)
+  >>> fixed([[0, 1, 2], [3]], 1)
+  ([[0, 1, 2]], 1)
 
-  Rows that are too many are not used, and what they held is left over; where
-  they are too few, the fullest in number are halved.
+  Of rows that are too many those with the fewest examples are not used; where
+  they are too few, those with the most are halved.
 
   Returns:
     The rows, and how many examples are left over.
   """
-  rows, left = _fit(sizes, room, count)
-  if len(rows) < count:
-    by_number = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    for i in by_number:
-      if len(rows) == count or len(rows[i]) < 2:
-        break
-      half = len(rows[i]) // 2
-      rows[i], other = rows[i][:half], rows[i][half:]
-      rows.append(other)
-    rows += [[] for _ in range(count - len(rows))]
-  return rows, left
-
-
-def _fit(sizes, room, most: int | None) -> tuple[list[list[int]], int]:
-  """First fit in `most` rows at most; how many examples fit in none."""
-  share = sizes / np.array(room, np.float64)
-  # The scarcer side decides, since the other has room anyway.
-  load = share.sum(0)
-  order = np.argsort(-(share @ (load / load.max())), kind="stable")
-  n = len(sizes)
-  free = np.empty((2, n if most is None else most), np.int32)
-  rows: list[list[int]] = []
-  # Rows that still have room for the smallest example: numbers, in order.
-  smallest = sizes.min(axis=0)
-  open_ = np.zeros(free.shape[1], np.int32)
-  used = opened = left = 0
-  for count, i in enumerate(order):
-    s, t = sizes[i]
-    live = open_[:opened]
-    fits = (free[0, live] >= s) & (free[1, live] >= t)
-    at = int(fits.argmax()) if opened else 0
-    if opened and fits[at]:
-      row = live[at]
-    elif used < free.shape[1]:
-      row = used
-      free[:, row] = room
-      rows.append([])
-      open_[opened] = row
-      opened += 1
-      used += 1
-    else:
-      left += 1
-      continue
-    rows[row].append(int(i))
-    free[0, row] -= s
-    free[1, row] -= t
-    if count % 256 == 255:
-      live = open_[:opened]
-      keep = (free[0, live] >= smallest[0]) & (free[1, live] >= smallest[1])
-      still = live[keep]
-      opened = len(still)
-      open_[:opened] = still
-  return rows, left
+  by_number = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+  if len(rows) > count:
+    used = sorted(by_number[:count])
+    left = sum(len(rows[i]) for i in by_number[count:])
+    return [rows[i] for i in used], left
+  rows = list(rows)
+  for i in by_number:
+    if len(rows) == count or len(rows[i]) < 2:
+      break
+    half = len(rows[i]) // 2
+    rows[i], other = rows[i][:half], rows[i][half:]
+    rows.append(other)
+  return rows + [[] for _ in range(count - len(rows))], 0
 
 
 def _permutation(n: int, *key: int) -> np.ndarray:

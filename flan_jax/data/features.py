@@ -151,6 +151,33 @@ def batches_for(
   raise ValueError(f"kind {kind!r} is neither encoder_decoder nor decoder_only")
 
 
+def layout_for(
+  kind: str,
+  lengths: Mapping[str, int],
+  begin_id: int | None = None,
+  pack: bool = True,
+) -> layouts.Layout:
+  """How examples lie in a row of a kind of model.
+
+  >>> layout_for("encoder_decoder", {"inputs": 8, "targets": 6}).room
+  (8, 6)
+
+  Args:
+    kind, begin_id: as for `batches_for`.
+    lengths: `{"inputs": S, "targets": T}` in tokens.
+    pack: several examples a row.
+
+  Raises:
+    UserError: a length is not positive.
+  """
+  limits = _lengths(lengths)
+  if kind == "encoder_decoder":
+    return layouts.EncoderDecoder(*limits, pack=pack)
+  if kind == "decoder_only":
+    return layouts.DecoderOnly(sum(limits), begin_id, pack)
+  raise ValueError(f"kind {kind!r} is neither encoder_decoder nor decoder_only")
+
+
 def token_waste(batches: Iterable[Batch]) -> dict[str, float]:
   """Padding as a share of all slots, of inputs, of targets and of both.
 

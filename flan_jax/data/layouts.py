@@ -34,6 +34,9 @@ class Layout(Protocol):
   def size(self, pair: Pair) -> packing.Sized:
     """What an example takes of `room`."""
 
+  def sizes(self, tokens_N2: np.ndarray) -> np.ndarray:
+    """The same of many, from their (inputs, targets) tokens: [N, 2]."""
+
   def empty(self, batch_size: int) -> Row:
     """A batch of nothing but padding."""
 
@@ -62,6 +65,9 @@ class EncoderDecoder:
 
   def size(self, pair: Pair) -> packing.Sized:
     return len(pair[0]), len(pair[1])
+
+  def sizes(self, tokens_N2: np.ndarray) -> np.ndarray:
+    return tokens_N2
 
   def empty(self, batch_size: int) -> Row:
     sides = [
@@ -128,6 +134,10 @@ class DecoderOnly:
   def size(self, pair: Pair) -> packing.Sized:
     n = len(pair[0]) + len(pair[1]) - (self.begin_id is None)
     return n, n
+
+  def sizes(self, tokens_N2: np.ndarray) -> np.ndarray:
+    tokens_N1 = tokens_N2.sum(1, keepdims=True) - (self.begin_id is None)
+    return np.repeat(tokens_N1, 2, axis=1)
 
   def empty(self, batch_size: int) -> Row:
     kinds = {

@@ -31,6 +31,10 @@ class Waiting:
     index = int(self._last.numpy())
     return self._names[index] if index >= 0 else None
 
+  def reads(self, name: str) -> None:
+    """Says what is waited for where no mixture is watched."""
+    self._names = [name]
+
   def watched(
     self, mixture: seqio.Mixture | seqio.Task, split: str
   ) -> seqio.Mixture | seqio.Task:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import config as config_lib
+from flan_jax.data import remote
 from flan_jax.errors import UserError
 
 # May differ between two starts of one run: where it is, how long it goes on,
@@ -32,12 +33,16 @@ RESUMABLE = (
   "MAX_NONFINITE_STEPS",
   "MAX_ROLLBACKS",
   "INPUT_STALL_SECONDS",
+  "PROCESS_STALL_SECONDS",
   "RESUME_CHANGED",
   "MESH",
   "AXIS_RULES",
   "TOPOLOGY",
   "PROFILE_STEPS",
   "COMPILATION_CACHE",
+  # What it holds is in the record's data.
+  "CACHE_DIR",
+  "CACHE_WORKERS",
 )
 _PACKAGES = (
   "flan_jax",
@@ -125,7 +130,7 @@ def beside(checkpoint: str | os.PathLike) -> Record | None:
   Raises:
     UserError: there is a record that cannot be read.
   """
-  path = pathlib.Path(checkpoint).absolute()
+  path = remote.as_path(checkpoint)
   for folder in (path, *path.parents[:2]):
     file = folder / "run.json"
     if not file.is_file():
@@ -157,7 +162,7 @@ def lineage(checkpoint: str | os.PathLike) -> list[Record]:
   out: list[Record] = []
   seen = set()
   while checkpoint is not None:
-    path = pathlib.Path(checkpoint).absolute()
+    path = remote.as_path(checkpoint)
     record = beside(path)
     if record is None or path in seen:
       break

@@ -240,6 +240,17 @@ class Partition:
 
     return {name: place(x) for name, x in batch.items()}
 
+  def own_rows(self, batch_size: int) -> list[int]:
+    """Rows of a batch that this process's devices hold; `put` reads no other.
+
+    >>> Partition.of(Layout(), jax.devices()[:1]).own_rows(3)
+    [0, 1, 2]
+    """
+    sharding = self.sharding("batch")
+    where = sharding.addressable_devices_indices_map((batch_size,))
+    spans = [range(*rows.indices(batch_size)) for (rows,) in where.values()]
+    return sorted({row for span in spans for row in span})
+
   def abstract_batch(
     self, batch: Mapping[str, np.ndarray]
   ) -> dict[str, jax.ShapeDtypeStruct]:
