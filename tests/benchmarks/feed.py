@@ -29,10 +29,13 @@ def measure(plain: bool) -> dict[str, float]:
   import time
 
   import seqio
+  import tensorflow as tf
 
   from flan_jax.data import catalogue, features, mixtures, pipeline, sample
   from flan_jax.training import input as input_lib
 
+  # As launch/run.py does.
+  tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
   folder = sample.write_sample(catalogue.load().values())
   seqio.set_tfds_data_dir_override(str(folder))
   if plain:
