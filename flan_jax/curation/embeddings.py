@@ -144,33 +144,59 @@ class FromCheckpoint:
 
   def __call__(self, texts, *, told=None):
     model, params, vocabulary, _ = self._loaded
-    begin = vocabulary_lib.begin_id(vocabulary)
-    start = (
-      [begin] if model.kind == "decoder_only" and begin is not None else []
+    return mean_states(
+      model,
+      params,
+      vocabulary,
+      texts,
+      length=self.length,
+      batch_size=self.batch_size,
+      told=told,
     )
-    ids = vocabulary_lib.encode_batch(vocabulary, texts)
-    ids = [[*start, *found][: self.length] for found in ids]
-    blank = [n for n, found in enumerate(ids) if not found]
-    if blank:
-      raise UserError(
-        f"{len(blank):,} texts have no token to take a mean of:"
-        f" {_named(blank)}. Filter empty rows out first."
-      )
-    sizes = buckets.sizes(self.length, smallest=32)
-    order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
-    out_ND = None
-    for first in range(0, len(order), self.batch_size):
-      rows = order[first : first + self.batch_size]
-      tokens = [ids[n] for n in rows]
-      size = buckets.fit(max(map(len, tokens)), sizes)
-      tokens_BS = buckets.pad_inputs(tokens, self.batch_size, size)
-      mean_BD = np.asarray(_mean(model, params, tokens_BS))[: len(rows)]
-      if out_ND is None:
-        out_ND = np.empty((len(ids), mean_BD.shape[1]), np.float32)
-      out_ND[rows] = mean_BD
-      if told:
-        told(first + len(rows))
-    return out_ND
+
+
+def mean_states(
+  model: Any,
+  params: Any,
+  vocabulary: Any,
+  texts: Sequence[str],
+  *,
+  length: int = 256,
+  batch_size: int = 32,
+  told: Callable[[int], None] | None = None,
+) -> Float[np.ndarray, "N D"]:
+  """The mean over each text's tokens of the last hidden states.
+
+  See `FromCheckpoint` for the arguments.
+
+  Raises:
+    UserError: a text without a token.
+  """
+  begin = vocabulary_lib.begin_id(vocabulary)
+  start = [begin] if model.kind == "decoder_only" and begin is not None else []
+  ids = vocabulary_lib.encode_batch(vocabulary, texts)
+  blank = [n for n, found in enumerate(ids) if not found]
+  if blank:
+    raise UserError(
+      f"{len(blank):,} texts have no token to take a mean of:"
+      f" {_named(blank)}. Filter empty rows out first."
+    )
+  ids = [[*start, *found][:length] for found in ids]
+  sizes = buckets.sizes(length, smallest=32)
+  order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
+  out_ND = np.empty((len(ids), 0), np.float32)
+  for first in range(0, len(order), batch_size):
+    rows = order[first : first + batch_size]
+    tokens = [ids[n] for n in rows]
+    size = buckets.fit(max(map(len, tokens)), sizes)
+    tokens_BS = buckets.pad_inputs(tokens, batch_size, size)
+    mean_BD = np.asarray(_mean(model, params, tokens_BS))[: len(rows)]
+    if not out_ND.size:
+      out_ND = np.empty((len(ids), mean_BD.shape[1]), np.float32)
+    out_ND[rows] = mean_BD
+    if told:
+      told(first + len(rows))
+  return out_ND
 
 
 @functools.partial(jax.jit, static_argnums=0)

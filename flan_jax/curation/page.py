@@ -134,7 +134,7 @@ def _lengths(kept, dropped) -> str:
     return ""
   return (
     "<h2>Lengths</h2><p>Words between spaces, empty texts and the longest"
-    f" hundredth left out.</p><div class='plots'>{''.join(panels)}</div>"
+    f" hundredth left out.</p>{_side_by_side(panels)}"
   )
 
 
@@ -192,8 +192,14 @@ def _similarity(figures) -> str:
     return ""
   return (
     "<h2>Similarity</h2><p>Of each row to the one most like it among those that"
-    f" the label names.</p><div class='plots'>{''.join(panels)}</div>"
+    f" the label names.</p>{_side_by_side(panels)}"
   )
+
+
+def _side_by_side(panels: Sequence[str]) -> str:
+  # A lone panel would be drawn twice as large as the others.
+  narrow = " style='max-width:520px'" if len(panels) == 1 else ""
+  return f"<div class='plots'{narrow}>{''.join(panels)}</div>"
 
 
 def _coverage(figures) -> str:
@@ -216,7 +222,7 @@ def _coverage(figures) -> str:
   return (
     "<h2>Coverage</h2><p>The distance between unit vectors from a row to the"
     " nearest one taken: the largest, and the mean over all rows.</p>"
-    f"<div class='plots'>{''.join(panels)}</div>"
+    f"{_side_by_side(panels)}"
   )
 
 

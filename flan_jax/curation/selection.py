@@ -4,6 +4,7 @@ Dimensions: N rows, D size of an embedding, K chosen rows.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -237,7 +238,8 @@ def described(value: Any) -> Any:
     return [described(v) for v in value]
   if value is None or isinstance(value, bool | int | float | str):
     return value
-  return str(value)
+  # Without an address, which is another one each time.
+  return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def _at_most(budget: Budget, came_in: int, left_N) -> Budget:

@@ -325,7 +325,10 @@ def histogram(
   def up(share):
     return height - bottom - share / marks[-1] * (height - top - bottom)
 
-  out = [_open(title, width, height), _title(title, f"{unit}, % of rows")]
+  out = [
+    _open(title, width, height),
+    _title(title, f"{unit}, % of rows" if unit else "% of rows"),
+  ]
   for mark in marks:
     out.append(_rule(left, up(mark), width - right, up(mark)))
     out.append(_text(left - 7, up(mark) + 4, number(mark), "end", "muted"))
