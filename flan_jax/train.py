@@ -257,6 +257,19 @@ def train(
   account = accounting.Account(folder, config.began())
   vocabulary_files.keep(vocabulary, folder / native.VOCABULARY)
   lengths = dict(task_feature_lengths)
+  cached_steps = None
+  if cache is not None:
+    cached_steps = cached_batches.Steps(
+      cache,
+      features.layout_for(
+        model.kind, lengths, vocabulary_lib.begin_id(vocabulary), pack
+      ),
+      batch_size=batch_size,
+      seed=random_seed,
+      rows=partition.own_rows(batch_size),
+    )
+    if not cache_workers:
+      cached_steps.prepare()
 
   # State: from this run's latest checkpoint, a given one, or fresh.
   checkpoints = checkpoint.Checkpoints(
@@ -311,18 +324,10 @@ def train(
     pack=pack,
     waiting=waiting,
   )
-  if cache is not None:
+  if cached_steps is not None:
     waiting.reads(f"any in CACHE_DIR {cache_dir}")
     batches = functools.partial(
-      cached_batches.batches,
-      cache,
-      features.layout_for(
-        model.kind, lengths, vocabulary_lib.begin_id(vocabulary), pack
-      ),
-      batch_size=batch_size,
-      seed=random_seed,
-      rows=partition.own_rows(batch_size),
-      workers=cache_workers,
+      cached_batches.batches, cached_steps, workers=cache_workers
     )
   summary.start(
     display,

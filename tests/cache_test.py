@@ -221,8 +221,7 @@ def test_batches_are_the_same_on_any_number_of_hosts(written, hosts):
 
 
 def stream(folder, begin, **changes):
-  arguments = {"batch_size": 8, "seed": 5, "start_step": begin, **changes}
-  return cached_batches.batches(found(folder), layout(), **arguments)
+  return cached_batches.batches(steps(folder), start_step=begin, **changes)
 
 
 def test_batches_are_the_same_after_any_number_of_starts(written):

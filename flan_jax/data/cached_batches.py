@@ -6,6 +6,7 @@ its own devices. Which records those are is said by `cached_windows.py`.
 """
 
 import collections
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,16 @@ class Steps:
           pack=self._layout.pack,
         )
       return self._windows
+
+  def prepare(self) -> None:
+    """Packs the first windows in a thread, while other things are done."""
+
+    def windows():
+      # Who asks for a batch is told what is wrong.
+      with contextlib.suppress(UserError):
+        _ = self.windows
+
+    threading.Thread(target=windows, daemon=True).start()
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     """The batch of a step; the first one is 0."""
@@ -176,19 +187,15 @@ class Steps:
 
 
 def batches(
-  cache: cached_files.Cache,
-  layout: layouts.Layout,
+  steps: Steps,
   *,
-  batch_size: int,
-  seed: int,
   start_step: int = 0,
-  rows: Sequence[int] | None = None,
   workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Endless batches of cached input from step `start_step` on.
 
   Args:
-    cache, layout, batch_size, seed, rows: as for `Steps`.
+    steps: the batches by number.
     start_step: steps done.
     workers: processes that read; 0: threads of this one.
 
@@ -204,12 +211,10 @@ def batches(
   if workers and not flags.FLAGS.is_parsed():
     # Grain asks for a flag of its own, which our launcher does not offer.
     flags.FLAGS.mark_as_parsed()
-  steps = grain.MapDataset.source(
-    Steps(cache, layout, batch_size=batch_size, seed=seed, rows=rows)
-  )
+  source = grain.MapDataset.source(steps)
   threads = min(4, os.cpu_count() or 1)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
-  stream = steps.slice(slice(start_step, None)).to_iter_dataset(options)
+  stream = source.slice(slice(start_step, None)).to_iter_dataset(options)
   if workers:
     stream = stream.mp_prefetch(
       grain.MultiprocessingOptions(workers, per_worker_buffer_size=4)
