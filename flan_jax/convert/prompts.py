@@ -19,10 +19,10 @@ def read(path: str | pathlib.Path, mark: str | None = None) -> dict[str, Any]:
       read("prompt.npy")
 
   Args:
-    path: a `.npy` (or a file of T5X's numpy_checkpoints), a folder of PEFT, or
-      a run or checkpoint of ours with one prompt.
-    mark: fingerprint of the base that it is to stand before; None: any. A
-      `.npy` does not say what it was trained on, and is not compared.
+    path: a `.npy` (or a file of T5X's numpy_checkpoints), a folder of PEFT, a
+      checkpoint of T5X's prompt tuning, or a run or checkpoint of ours.
+    mark: fingerprint of the base that it is to stand before; None: any. What
+      others wrote does not say what it was trained on, and is not compared.
 
   Raises:
     UserError: nothing is there, or no prompt; it was trained on another base,
@@ -35,10 +35,7 @@ def read(path: str | pathlib.Path, mark: str | None = None) -> dict[str, Any]:
     vectors = read_numpy(path)
     return {"encoder": vectors, "decoder": vectors}
   if (path / "adapter_config.json").is_file():
-    from flan_jax.convert import peft
-
-    vectors = peft.read_prompt(path)
-    return {"encoder": vectors, "decoder": vectors}
+    return _read_peft(path, mark)
   return _read_run(path, mark)
 
 
@@ -89,19 +86,39 @@ def write_numpy(
   return path
 
 
+def _read_peft(path, mark):
+  # Not with the module: `peft` reads sources, which read prompts.
+  from flan_jax.convert import peft, peft_prompt
+
+  folder = peft.read_folder(path)
+  kind = folder.config["peft_type"]
+  if kind != "PROMPT_TUNING":
+    raise UserError(
+      f"PROMPT_PATH={path} is of the peft_type {kind!r}, not 'PROMPT_TUNING'."
+    )
+  if None not in (mark, folder.fingerprint) and mark != folder.fingerprint:
+    raise UserError(
+      f"PROMPT_PATH={path} was trained before a model with the fingerprint"
+      f" {folder.fingerprint}; this run's base has {mark}. A prompt fits the"
+      " model it was trained before: take one of the same model."
+    )
+  return dict.fromkeys(("encoder", "decoder"), peft_prompt.vectors(folder))
+
+
 def _read_run(path, mark):
   from flan_jax.convert import part
   from flan_jax.convert.source import open_source
 
   source = open_source(path)
   described = getattr(source, "adapter", None)
-  if not isinstance(source, part.PartSource) or described is None:
+  if described is None:
     raise UserError(f"PROMPT_PATH={path} holds no soft prompt.")
   if described["kind"] != "soft_prompt":
     raise UserError(
       f"PROMPT_PATH={path} holds {described['kind']}, not a soft prompt."
     )
-  if mark is not None and mark != source.fingerprint:
+  known = isinstance(source, part.PartSource)
+  if known and mark is not None and mark != source.fingerprint:
     raise UserError(
       f"PROMPT_PATH={path} was trained before {source.base.path} (fingerprint"
       f" {source.fingerprint}); this run's base has {mark}. A prompt fits the"
@@ -127,7 +144,7 @@ def vectors_of(source: Any) -> dict[str, np.ndarray]:
   out = {}
   for side in ("encoder", "decoder"):
     name = f"soft_prompt/{side}/prompt"
-    if name not in source.own:
+    if name not in source.shapes:
       continue
     x = source.read(name).astype(np.float32)
     if described["reparameterisation"]:

@@ -32,6 +32,11 @@ _NATIVE_BFLOAT16 = 3
 # How the text file begins that TensorFlow puts beside its checkpoints.
 _TENSORFLOW = b"model_checkpoint_path:"
 _DRIVERS = ("file", "gfile", "gcs")
+# Names of T5X's prompt tuning, and ours.
+PROMPTS = {
+  f"{side}/prompt/prompt/prompt": f"soft_prompt/{side}/prompt"
+  for side in ("encoder", "decoder")
+}
 
 
 class T5xSource:
@@ -46,6 +51,7 @@ class T5xSource:
     config: None: T5X says nothing of the model.
     step: that the checkpoint was saved at; None where it does not say.
     left_out: what is in the checkpoint besides parameters, in words.
+    adapter: `SoftPrompt.described` of T5X's prompt tuning; None: no prompt.
 
   Raises:
     UserError: the index is missing, truncated or no T5X index; arrays that it
@@ -61,7 +67,10 @@ class T5xSource:
     self._target = trees.flatten(content["target"], _is_leaf)
     self._state = trees.flatten(content.get("state", {}), _is_leaf)
     self._arrays = arrays_lib.ArrayFolder(self.path)
+    # T5X's prompt tuning keeps its prompt among the parameters.
+    self._target = {PROMPTS.get(n, n): x for n, x in self._target.items()}
     self.shapes = self._check(self._target, "target")
+    self.adapter = soft_prompt_of(self.shapes)
     step = self._state.get("step")
     self.step = None if step is None or _is_spec(step) else int(step)
     slots = any(name.startswith("param_states/") for name in self._state)
@@ -121,6 +130,27 @@ class T5xSource:
     else:
       array = np.asarray(leaf)
     return array.view(self._type(array.dtype))
+
+
+def soft_prompt_of(
+  shapes: Mapping[str, jax.ShapeDtypeStruct],
+) -> dict[str, Any] | None:
+  """What `SoftPrompt.described` is of prompts among parameters, if any.
+
+  >>> prompt = jax.ShapeDtypeStruct((5, 32), "float32")
+  >>> soft_prompt_of({"soft_prompt/encoder/prompt": prompt})["length"]
+  5
+  """
+  found = [n for n in PROMPTS.values() if n in shapes]
+  if not found:
+    return None
+  return {
+    "kind": "soft_prompt",
+    "length": shapes[found[0]].shape[0],
+    "names": ["prompt"],
+    "side": "both" if len(found) == 2 else found[0].split("/")[1],
+    "reparameterisation": 0,
+  }
 
 
 def write_t5x(
