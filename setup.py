@@ -103,6 +103,8 @@ EXTRAS = {
     "jsonschema>=4.23,<5",
     "torch==2.13.0",
     "transformers>=5,<6",
+    # The reference of adapters in its folder layout.
+    "peft>=0.21,<0.22",
   ],
 }
 

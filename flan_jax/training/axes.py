@@ -41,6 +41,8 @@ ACTIVATION_AXES = ("batch", "length")
 KNOWN = (
   *dict.fromkeys(a for _, axes in PARAMETER_AXES for a in axes),
   "layers",
+  # Of kernels in 4 bits: what lies within blocks and groups of their scales.
+  "block",
   *ACTIVATION_AXES,
 )
 
@@ -55,6 +57,11 @@ def of_parameter(name: str, rank: int) -> tuple[str, ...]:
   >>> of_parameter("decoder/layers/self_attention/query/kernel", 3)
   ('layers', 'embed', 'joined_kv')
 
+  A kernel in fewer bits (`models/quantised.py`) lies like the kernel:
+
+  >>> of_parameter("encoder/layers_0/mlp/wo/kernel/nf4", 3)
+  ('mlp', 'block', 'embed')
+
   Args:
     name: its path, `/` between scopes.
     rank: its number of dimensions.
@@ -63,6 +70,17 @@ def of_parameter(name: str, rank: int) -> tuple[str, ...]:
     UserError: the table has no line for it, or one of another rank.
   """
   stacked = (_STACK,) if _STACK in name.split("/") else ()
+  stored = re.fullmatch(r"(.*/kernel)/(nf4|int8|scale\w*)", name)
+  if stored is not None:
+    wide, out = of_parameter(stored[1], len(stacked) + 2)[-2:]
+    of_stored = {
+      # An int8 kernel's scale is of each output, an nf4 one's of each block.
+      "scale": {1: (out,), 2: (wide, out)},
+      "int8": {2: (wide, out)},
+      "nf4": {3: (wide, "block", out)},
+    }.get(stored[2], {2: (wide, "block")})
+    if rank - len(stacked) in of_stored:
+      return stacked + of_stored[rank - len(stacked)]
   for pattern, axes in PARAMETER_AXES:
     if re.fullmatch(f"(.*/)?{pattern}", name):
       if len(stacked + axes) != rank:
