@@ -7,6 +7,7 @@ import pytest
 
 from flan_jax import compare_runs, config
 from flan_jax.errors import UserError
+from tests import browser
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ATTACK = "<script>alert(1)</script>"
@@ -92,6 +93,15 @@ def test_what_models_say_is_text(folder, tmp_path):
   assert "<script" not in page
   # Four prompts and one answer that changed.
   assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
+
+
+@browser.needed
+def test_a_browser_draws_the_comparison_in_light_and_dark(folder, tmp_path):
+  out = tmp_path / "out"
+  page = compare_runs.compare_runs(
+    run_a=folder("a", A), run_b=folder("b", B), output_dir=str(out)
+  )
+  browser.check(page, tmp_path, plots=1)
 
 
 def other_dataset():

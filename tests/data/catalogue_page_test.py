@@ -4,7 +4,6 @@ import doctest
 import html
 import json
 import re
-import shutil
 import subprocess
 import sys
 
@@ -23,6 +22,7 @@ from flan_jax.data import (
 )
 from flan_jax.errors import UserError
 from flan_jax.page import markup
+from tests import browser
 from tests.data import made
 from tests.eval.report_test import Page
 
@@ -294,9 +294,13 @@ document.body.append(out);
 </script></body>"""
 
 
-@pytest.mark.skipif(
-  shutil.which("chromium") is None, reason="needs chromium to look at the page"
-)
+@browser.needed
+def test_it_reads_well_in_light_and_dark(page, tmp_path):
+  (tmp_path / "page.html").write_text(page)
+  browser.check(tmp_path / "page.html", tmp_path, plots=0)
+
+
+@browser.needed
 def test_a_browser_searches_it(page, tmp_path):
   # Words of one template of ANLI alone.
   typed = TYPED.replace('anli "%s"', "anli_r1 publisher")

@@ -3,8 +3,6 @@ import html.parser
 import json
 import math
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree
 
 import pytest
@@ -13,6 +11,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import outputs, page_text, plots, protocol, report
 from flan_jax.eval.evaluation import Confusion, Evaluation, Sample
 from flan_jax.page import markup
+from tests import browser
 
 ATTACK = "<script>alert(1)</script>'\"&|\n<b>"
 
@@ -239,15 +238,6 @@ def test_negative_scores_widen_the_axis():
   assert ">-100<" in svg
 
 
-@pytest.mark.skipif(
-  shutil.which("chromium") is None, reason="needs chromium to look at the page"
-)
-def test_a_browser_draws_it(folder, tmp_path):
-  out = subprocess.run(
-    ["chromium", "--headless", "--no-sandbox", "--disable-gpu",
-     f"--user-data-dir={tmp_path}", "--window-size=1200,900",
-     "--enable-logging=stderr", "--dump-dom", f"file://{folder}/report.html"],
-    capture_output=True, text=True, timeout=120, check=True,
-  )
-  assert "CONSOLE" not in out.stderr
-  assert out.stdout.count("<svg") == 4
+@browser.needed
+def test_a_browser_draws_it_in_light_and_dark(folder, tmp_path):
+  browser.check(folder / "report.html", tmp_path, plots=4)
