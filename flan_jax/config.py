@@ -99,6 +99,7 @@ def load(
       ]
   _check_macros(resolved)
   _check_reachable(resolved, overridden)
+  _check_buckets(resolved)
   _parse_with_gin(files, flags, search)
   return Config(
     bindings=resolved,
@@ -263,6 +264,29 @@ def _check_reachable(
         f" not use {binding.configurable}."
         + (f" The nearest in use is {near[0]}." if near else "")
       )
+
+
+# Of a bucket, and what may lie in one: by the ends of names.
+_BUCKETS = ("gs://", "s3://", "az://")
+_READ_FROM_BUCKETS = ("tfds_data_dir", "checkpoint_path", "input_path")
+
+
+def _check_buckets(bindings: Mapping[str, Binding]):
+  """Refuses bucket paths where a folder of a file system is needed."""
+  for binding in bindings.values():
+    name = binding.name.rpartition(".")[2]
+    if name.lower().endswith(_READ_FROM_BUCKETS):
+      continue
+    for leaf in binding.leaves():
+      if isinstance(leaf, str) and leaf.startswith(_BUCKETS):
+        raise ConfigError(
+          f"{binding.where}: {name} is {leaf!r}, but has to be a path of a file"
+          " system: a run appends to its files and renames them, which a"
+          " bucket cannot do. Mount the bucket (Cloud Storage FUSE:"
+          " `gcsfuse BUCKET FOLDER`, or launch/tpu_vm.py --bucket) and give"
+          " that folder. TFDS_DATA_DIR, INITIAL_CHECKPOINT_PATH and INPUT_PATH"
+          " may lie in a bucket."
+        )
 
 
 def _parse_with_gin(

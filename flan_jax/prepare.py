@@ -21,7 +21,7 @@ import rich.markup
 import rich.progress
 
 from flan_jax.data import collection as collection_lib
-from flan_jax.data import copies, downloads, mixtures, preparing
+from flan_jax.data import copies, downloads, mixtures, preparing, remote
 from flan_jax.data.collection import Collection
 from flan_jax.errors import UserError
 from flan_jax.training import progress
@@ -125,6 +125,11 @@ def _check(parallel: int, retries: int, backoff: float):
 def _folder(given: str | None, display: progress.Display) -> pathlib.Path:
   """Where datasets go; there need be nothing yet."""
   named = given or os.environ.get("TFDS_DATA_DIR")
+  if named and remote.is_remote(named):
+    raise UserError(
+      f"TFDS_DATA_DIR {named!r}: datasets are prepared in a folder of this"
+      " machine; copy it into the bucket afterwards, from where jobs read it."
+    )
   folder = pathlib.Path(named or "~/tensorflow_datasets").expanduser().resolve()
   if folder.exists() and not folder.is_dir():
     raise UserError(f"TFDS_DATA_DIR {str(folder)!r} is a file, not a folder.")

@@ -213,7 +213,7 @@ def we_train(state, batches):
   from flan_jax.training import loss, step
 
   model, optimiser = ours()
-  config = loss.LossConfig(z_loss=1e-4, loss_normalizing_factor=None)
+  config = loss.LossConfig(1e-4, 0.0, None)
 
   @jax.jit
   def take(state, batch):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from flan_jax.data import remote
 from flan_jax.errors import UserError
 
 
@@ -53,13 +54,18 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
       source.read("decoder/decoder_norm/scale")     # only now from disk
 
   Args:
-    path: a folder or a file of any format in FORMATS. Of a folder with one
+    path: a folder or a file of any format in FORMATS; one of a bucket (gs://)
+      is copied to this machine first. Of a folder with one
       GGUF file and no other weights, that file.
 
   Raises:
     UserError: nothing is there, or nothing that we know (the known formats are
       listed), or what the format's reader finds wrong.
   """
+  if remote.is_remote(path):
+    from flan_jax.data import sample  # with TensorFlow
+
+    path = remote.local_copy(path, sample.cache_directory() / "copies")
   path = pathlib.Path(path).absolute()
   if not path.exists():
     raise UserError(f"The checkpoint {path} does not exist.")

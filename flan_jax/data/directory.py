@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import seqio
 
-from flan_jax.data import sample, spec
+from flan_jax.data import remote, sample, spec
 from flan_jax.errors import UserError
 
 
@@ -30,7 +30,7 @@ class Directory:
     """As a run's record names it."""
     if self.files:
       return self.files
-    return "sample" if self.embedded else str(self.path.resolve())
+    return "sample" if self.embedded else _resolved(self.path)
 
   @property
   def label(self) -> str:
@@ -42,6 +42,10 @@ class Directory:
     return f"TFDS_DATA_DIR={self.path}"
 
 
+def _resolved(path) -> str:
+  return str(path if remote.is_remote(path) else path.resolve())
+
+
 def choose(
   tfds_data_dir: str | None,
   tasks: Mapping[str, spec.Task],
@@ -50,8 +54,9 @@ def choose(
   """Points seqio at a data directory and says which.
 
   Args:
-    tfds_data_dir: a folder; None takes $TFDS_DATA_DIR, and where that is not
-      set writes the embedded sample of `tasks` to the cache folder.
+    tfds_data_dir: a folder, which may be in a bucket (gs://); None takes
+      $TFDS_DATA_DIR, and where that is not set writes the embedded sample of
+      `tasks` to the cache folder.
     tasks: the tasks that may be read, by name.
     files: see `Directory`.
 
@@ -61,7 +66,9 @@ def choose(
   given = tfds_data_dir or os.environ.get("TFDS_DATA_DIR")
   if given:
     path = pathlib.Path(given).expanduser()
-    if not path.is_dir():
+    if remote.is_remote(given):
+      path = remote.as_path(given)
+    if not remote.is_dir(path):
       raise UserError(
         f"TFDS_DATA_DIR {given!r} is not a folder. Prepare datasets there with"
         " `tfds build --data_dir=...`, or leave it out to use the embedded"

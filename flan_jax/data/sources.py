@@ -19,7 +19,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from flan_jax.data import preprocessors, spec
+from flan_jax.data import preprocessors, remote, spec
 from flan_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -170,13 +170,13 @@ class TfdsSource(Source):
     and sizes of its files; the rows themselves are not read.
     """
     builder = self._builder()
-    folder = pathlib.Path(builder.data_dir)
+    folder = remote.as_path(builder.data_dir)
     splits = sorted(
       (name, s.num_examples, s.num_bytes, tuple(s.shard_lengths or ()))
       for name, s in builder.info.splits.items()
     )
     files = sorted(
-      (path.name, path.stat().st_size) for path in folder.glob("*tfrecord*")
+      (path.name, remote.size(path)) for path in folder.glob("*tfrecord*")
     )
     text = repr((splits, files, repr(builder.info.features)))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -200,6 +200,8 @@ def data_dir() -> pathlib.Path:
     or os.environ.get("TFDS_DATA_DIR")
     or tfds.core.constants.DATA_DIR
   )
+  if remote.is_remote(chosen):
+    return remote.as_path(chosen)
   return pathlib.Path(chosen).expanduser()
 
 
