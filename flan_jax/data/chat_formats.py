@@ -125,9 +125,7 @@ class ChatFormat:
 
 
 _ALPACA = "Below is an instruction that describes a task"
-_ALPACA_END = (
-  "Write a response that appropriately completes the request.\n\n"
-)
+_ALPACA_END = "Write a response that appropriately completes the request.\n\n"
 
 FORMATS: Mapping[str, ChatFormat] = {
   f.name: f
@@ -200,9 +198,7 @@ FORMATS: Mapping[str, ChatFormat] = {
       name="gemma",
       system="{system}\n\n",
       system_in_user=True,
-      user=(
-        "<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n"
-      ),
+      user=("<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n"),
       answer="{text}<end_of_turn>",
       between="\n",
       after="\n",

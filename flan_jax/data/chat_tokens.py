@@ -171,9 +171,7 @@ def _spans(vocabulary, texts: list[str]):
     ]
   if isinstance(vocabulary, seqio.ByteVocabulary):
     return [
-      _of_bytes(
-        text, [(b + 3, n, n + 1) for n, b in enumerate(text.encode())]
-      )
+      _of_bytes(text, [(b + 3, n, n + 1) for n, b in enumerate(text.encode())])
       for text in texts
     ]
   raise UserError(

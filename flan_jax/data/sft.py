@@ -310,7 +310,6 @@ class SFT(Collection):
         )
       )
 
-
   def _check_end(self, vocabulary: seqio.Vocabulary):
     """That what ends an answer is a token that generation stops at."""
     if self.kind != sft_examples.DECODER_ONLY:

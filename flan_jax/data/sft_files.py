@@ -131,9 +131,8 @@ def describe(counts: Sequence[FileCounts]) -> str:
     skipped.update(one.skipped)
   why = ", ".join(f"{n:,} {REASONS[reason]}" for reason, n in skipped.items())
   lines, used = (sum(getattr(c, a) for c in counts) for a in ("lines", "read"))
-  return (
-    f"{lines:,} lines, {used:,} read, {skipped.total():,} skipped"
-    + (f" ({why})" if why else "")
+  return f"{lines:,} lines, {used:,} read, {skipped.total():,} skipped" + (
+    f" ({why})" if why else ""
   )
 
 
@@ -160,9 +159,7 @@ def _file(name: str, how: str, skip: bool) -> tuple[list[Record], FileCounts]:
         ) from None
       continue
     used += 1
-    out += [
-      dataclasses.replace(r, file=name, line=line.number) for r in found
-    ]
+    out += [dataclasses.replace(r, file=name, line=line.number) for r in found]
   made = FileCounts(
     name, chosen and chosen.name, lines, used, len(out), dict(skipped)
   )

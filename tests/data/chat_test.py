@@ -344,9 +344,7 @@ def test_a_format_of_ones_own():
       ChatFormat(**fields)
   ended = ChatFormat(answer="{text}<|eot_id|>", after="{eos}", between="")
   pieces = chat_formats.render(record("a", "b", "c", "d"), ended).pieces
-  assert chat_formats.text(pieces) == (
-    "a\n\nb<|eot_id|>c\n\nd<|eot_id|><eos>"
-  )
+  assert chat_formats.text(pieces) == ("a\n\nb<|eot_id|>c\n\nd<|eot_id|><eos>")
 
 
 # ---------------------------------------------------------------- templates

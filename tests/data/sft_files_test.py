@@ -335,7 +335,9 @@ def anything(chance, depth=0):
   kinds = ["text", "number", "null", "bool"] + ["list", "object"] * (depth < 3)
   kind = chance.choice(kinds)
   if kind == "text":
-    return "".join(chance.choices("ab \n\t\u2581é😀\x00{}<|", k=chance.randrange(9)))
+    return "".join(
+      chance.choices("ab \n\t\u2581é😀\x00{}<|", k=chance.randrange(9))
+    )
   if kind == "number":
     return chance.choice([0, -1, 2.5, 1e400, 10**30])
   if kind == "list":

@@ -1,5 +1,6 @@
 """The collection of instruction data: splits, examples, batches, evaluation."""
 
+import functools
 import io
 import json
 import random
@@ -11,7 +12,6 @@ import seqio
 
 from flan_jax import config
 from flan_jax.data import (
-  catalogue,
   chat_formats,
   counts,
   features,
@@ -172,7 +172,9 @@ def test_filters_come_before_the_split(path):
 
   read = sft.SFT(path, held_out=0.5, filters=(of_person_3,)).read[0]
   assert len(read["train"]) + len(read["test"]) == 10
-  with pytest.raises(UserError, match=r"SFT_FILTERS: .*none leaves none of 120"):
+  with pytest.raises(
+    UserError, match=r"SFT_FILTERS: .*none leaves none of 120"
+  ):
     _ = sft.SFT(path, filters=[none]).read
   # Which they are is part of what identifies the data.
   tasks = [sft.SFT(path, filters=f).tasks()[0] for f in ((), (none,))]
@@ -320,19 +322,22 @@ def test_no_attention_between_packed_conversations(path, registered):
   )  # fmt: skip
   model = DecoderOnly(shape)
   params = model.init(jax.random.key(0))
+  config = loss.LossConfig(z_loss=0.0)
+  score = jax.jit(
+    functools.partial(step.eval_step, model=model, loss_config=config)
+  )
 
   def total(pack):
     (batch,) = features.decoder_only_batches(
       found, lengths=LENGTHS, batch_size=8, pack=pack, begin_id=0
     )
-    made = step.eval_step(
-      params, batch, model=model, loss_config=loss.LossConfig(z_loss=0.0)
-    )
-    return jax.device_get(made)
+    return jax.device_get(score(params, batch))
 
   packed, alone = total(True), total(False)
-  assert packed.weight == alone.weight == sum(
-    e["targets_weights"].sum() for e in found
+  assert (
+    packed.weight
+    == alone.weight
+    == sum(e["targets_weights"].sum() for e in found)
   )
   np.testing.assert_allclose(packed.loss, alone.loss, rtol=1e-5)
 
@@ -356,31 +361,27 @@ def test_weights_have_to_fit():
     one(features.encoder_decoder_batches)
 
 
-def test_conversations_do_not_mix_with_tasks_without_weights(
-  path, registered, sample_data
-):
+def test_conversations_do_not_mix_with_tasks_without_weights(path, registered):
   registered(sft.SFT(path))
-  catalogue.register(VOCABULARY)
-  try:
-    mixture = seqio.Mixture(
-      "both", [("sft_train", 1.0), ("flan_rte", 1.0)]
-    )
-    with pytest.raises(UserError, match="cannot be mixed"):
-      next(
-        mixtures.examples(
-          mixtures.Resolved(mixture, (), (), {}, {}), LENGTHS, seed=0
-        )
-      )
-    # Mixed alone they keep their weights.
-    alone = seqio.Mixture("one", [("sft_train", 1.0)])
-    found = next(
-      mixtures.examples(
-        mixtures.Resolved(alone, (), (), {}, {}), LENGTHS, seed=0
-      )
-    )
-    assert found["targets_weights"].shape == found["targets"].shape
-  finally:
-    catalogue.unregister()
+  ours = seqio.TaskRegistry.get(sft.TRAIN)
+  feature = seqio.Feature(VOCABULARY, add_eos=False)
+  other = seqio.Task(
+    "other",
+    source=seqio.FunctionDataSource(lambda *_, **__: None, ("train",)),
+    output_features={"inputs": feature, "targets": feature},
+    preprocessors=[],
+  )
+
+  def first(*tasks):
+    mixture = seqio.Mixture("mixed", [(task, 1.0) for task in tasks])
+    resolved = mixtures.Resolved(mixture, (), (), {}, {})
+    return next(mixtures.examples(resolved, LENGTHS, seed=0))
+
+  with pytest.raises(UserError, match="other has none.*cannot be mixed"):
+    first(ours, other)
+  # Mixed alone they keep their weights.
+  found = first(ours)
+  assert found["targets_weights"].shape == found["targets"].shape
 
 
 def test_an_encoder_decoder_reads_the_history(path, registered):
