@@ -99,10 +99,11 @@ def check_features(task: seqio.Task) -> None:
   Raises:
     UserError: naming the other features, such as weights of the loss.
   """
-  others = sorted(set(task.output_features) - {"inputs", "targets"})
-  if others or len(task.output_features) != 2:
+  # Those of conversations are kept beside seqio's (`sft_tasks.py`).
+  found = [*task.output_features, *getattr(task, "flan_jax_passthrough", ())]
+  if sorted(found) != ["inputs", "targets"]:
     raise UserError(
-      f"task {task.name!r} has the features {', '.join(task.output_features)};"
+      f"task {task.name!r} has the features {', '.join(found)};"
       " cached input holds inputs and targets alone. Train on it without"
       " CACHE_DIR."
     )

@@ -12,6 +12,7 @@ import seqio
 
 from flan_jax import config
 from flan_jax.data import (
+  cached,
   chat_formats,
   counts,
   features,
@@ -359,6 +360,14 @@ def test_weights_have_to_fit():
       one(**changed)
   with pytest.raises(UserError, match="weighs all targets alike"):
     one(features.encoder_decoder_batches)
+
+
+def test_cached_input_holds_no_weights(path, registered):
+  registered(sft.SFT(path))
+  with pytest.raises(UserError, match="inputs, targets, targets_weights;"):
+    cached.check_features(seqio.TaskRegistry.get(sft.TRAIN))
+  registered(sft.SFT(path).for_model("encoder_decoder"))
+  cached.check_features(seqio.TaskRegistry.get(sft.TRAIN))
 
 
 def test_conversations_do_not_mix_with_tasks_without_weights(path, registered):
