@@ -35,14 +35,16 @@ class Answer:
 
   @property
   def right(self) -> bool:
-    """Whether it is the right choice; of free text, a reference.
+    """Whether it is the right choice, or says what a reference says.
 
-    Letter for letter but for spaces around it, so that it tells something of
-    free text only where that is short.
+    A row may have several right choices, of which `label` is one (ReCoRD). Of
+    free text: letter for letter but for spaces around it, so that it tells
+    something only where that is short.
     """
-    if self.choices:
-      return self.prediction == self.label
-    said = self.text.strip()
+    if self.choices and self.prediction == self.label:
+      return True
+    said = self.choices[self.prediction] if self.choices else self.text
+    said = said.strip()
     return any(said == reference.strip() for reference in self.references)
 
 

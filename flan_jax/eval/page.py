@@ -61,6 +61,7 @@ def render(
       page_results.clusters(before, after),
       page_results.results(before, after),
       page_results.templates(before, after),
+      page_results.scores(before, after),
       page_outputs.confusions(before, after),
     ]
   parts.append(_curves(curves))

@@ -61,6 +61,41 @@ def results(before: Evaluation | None, after: Evaluation | None) -> str:
   )
 
 
+def scores(before: Evaluation | None, after: Evaluation | None) -> str:
+  """What each score of the choices would give; answers that are no choice."""
+  shown = after or before
+  names = list(shown.by_score)
+  parts = []
+  if len(names) > 1:
+    rows = []
+    for task in shown.tasks.values():
+      values = [shown.by_score[n].get(task.task) for n in names]
+      if any(v is not None for v in values):
+        cells = "".join(f"<td>{score(v)}</td>" for v in values)
+        name = text(task.paper_name)
+        rows.append(f"<tr><td class='text'>{name}</td>{cells}</tr>")
+    parts.append(
+      table(
+        ["task", *(text(n) for n in names)],
+        rows,
+        1,
+        "Main metric by the score that picks a choice: the sum of its tokens'"
+        " log-probabilities, their mean, or the sum less that without the"
+        f" prompt (calibrated). All else here is by {text(shown.score)}.",
+      )
+    )
+  if shown.unmatched:
+    listed = ", ".join(
+      f"{text(shown.tasks[n].paper_name)} {count:,}"
+      for n, count in shown.unmatched.items()
+    )
+    parts.append(
+      f"<p>Generated answers that are none of the choices, counted as wrong:"
+      f" {listed}.</p>"
+    )
+  return "<h2>Scores of choices</h2>" + "".join(parts) if parts else ""
+
+
 def _task_rows(task: TaskResult, old: TaskResult | None, both: bool):
   for i, (name, r) in enumerate(task.metrics.items()):
     was = old.metrics[name].spread.mean if old and name in old.metrics else None

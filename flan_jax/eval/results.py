@@ -110,7 +110,7 @@ def answer(task: Any, result: Result) -> answers_lib.Answer:
     if e.choices:
       prediction, label = postprocess.choice(text, e.choices_text), e.label
     if e.choices and prediction < 0:
-      prediction = next(i for i in range(len(e.choices)) if i != label)
+      prediction = _wrong(e)
   return answers_lib.Answer(
     index=e.index,
     template=e.template,
@@ -190,6 +190,14 @@ def _processed(task, result) -> str:
   return postprocess.get(getattr(task, "postprocess", None))(result.text)
 
 
+def _wrong(example) -> int:
+  """A choice that is not right; any but the label where all are."""
+  others = [i for i in range(len(example.choices)) if i != example.label]
+  texts = example.choices_text
+  wrong = (i for i in others if texts[i] not in example.references)
+  return next(wrong, others[0])
+
+
 def _scores(results) -> tuple[str, ...]:
   """The scores that there are of one task's ranked choices."""
   ranked = [r for r in results if isinstance(r, rank.Scored)]
@@ -243,5 +251,5 @@ def _sample(result: Result, given: answers_lib.Answer) -> Sample:
     scores=result.scores if isinstance(result, rank.Scored) else (),
     answer=given.text,
     expected=given.references[0],
-    correct=given.text in given.references if given.choices else None,
+    correct=given.right if given.choices else None,
   )

@@ -74,3 +74,13 @@ def test_prompts_are_read_from_a_run(tmp_path):
   made = changed.with_prompts(shown, tmp_path, "test")
   # A row that the file does not have has no prompt.
   assert [c.prompt for c in made] == ["Is it so?", ""]
+
+
+def test_a_row_with_several_right_choices():
+  """ReCoRD's entities have several spellings; `label` is one of them."""
+  spellings = ("U.S.", "France", "America")
+  said = [
+    Answer(0, 0, 0, n, spellings, spellings[n], ("U.S.", "America")).right
+    for n in range(3)
+  ]
+  assert said == [True, False, True]

@@ -53,6 +53,8 @@ def evaluation(shift):
     ),
     # Generated: a choice without scores.
     random=(Sample("rte", 2, 5, "drawn one", ("yes", "no"), (), ATTACK, "no", False),),
+    by_score={"sum": {"rte": 55.0}, "calibrated": {"rte": 41.25}},
+    unmatched={"rte": 1717},
     confusions={"rte": Confusion(("yes", ATTACK), ((30, 12, 1), (7, 8, 0)), 2)},
   )
 
@@ -154,6 +156,8 @@ def test_the_page_says_what_ran_and_what_came_of_it(folder):
     "that reached the length limit: E2E 2", "decided by a tie: RTE 3, E2E 3",
     "4,321 prompts", "RTE, before tuning worded as in template 2",
     "none of them", "worst one", "drawn one",
+    "All else here is by sum", "41.2",
+    "none of the choices, counted as wrong: RTE 1,717",
   ):
     assert part in said, part
 
