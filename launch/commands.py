@@ -26,6 +26,10 @@ GENERATIONS = {
   "v5p": ("v5p", 2, 8960),
   "v6e": ("v6e", 1, 256),
 }
+# Where a bucket is mounted (--bucket), by Cloud Storage FUSE; checkpoints are
+# folders that are renamed.
+BUCKET = "/bucket"
+MOUNT_OPTIONS = ("implicit-dirs", "rename-dir-limit=200000")
 # Chips of one machine; a v5e or v6e of up to 8 is one machine.
 CHIPS_A_HOST = 4
 
@@ -171,6 +175,7 @@ image = _pattern(
   r"[a-z0-9._-]+(:\d+(?=/))?(/[a-z0-9._-]+)*(:[A-Za-z0-9._-]+|@sha256:[0-9a-f]{64})?",
   "us-docker.pkg.dev/my-project-123/flan/flan_jax:v1",
 )
+bucket = _pattern("bucket", r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", "my-bucket")
 word = _pattern("name", r"[A-Za-z0-9][A-Za-z0-9._-]*", "gpu")
 topology = _pattern("topology", r"\d{1,2}(x\d{1,2}){1,2}", "4x4x8")
 worker = _pattern("number of a host", r"\d+", "0")
@@ -200,6 +205,13 @@ def count(value: str) -> int:
   if not value.isdigit() or int(value) < 1:
     raise argparse.ArgumentTypeError(f"{value!r} is no number above 0")
   return int(value)
+
+
+def file(value: str) -> pathlib.Path:
+  """A file that is there."""
+  if not pathlib.Path(value).is_file():
+    raise argparse.ArgumentTypeError(f"{value!r} is no file")
+  return pathlib.Path(value)
 
 
 def slice_type(value: str) -> str:
@@ -306,10 +318,17 @@ def check_job(
       _check_machine(file, machine)
   folder = [f for f in flags if f.startswith("--gin.MODEL_DIR=")]
   where = folder[-1].partition("=")[2].strip("'\"") if folder else ""
+  t5x = any(file.startswith("gin/t5x/") for file in files)
+  if "://" in where and not t5x:
+    raise Failed(
+      f"MODEL_DIR is {where}, but a run needs a folder of a file system: mount"
+      f" the bucket ({BUCKET}) and give a path in that folder."
+    )
   if processes > 1 and not where:
     raise Failed(
-      f"{processes} machines write one run: give a folder that all of them"
-      " see, --gin.MODEL_DIR=gs://bucket/run or one of a shared file system."
+      f"{processes} processes write one run: give a folder that all of them"
+      f" see, such as --gin.MODEL_DIR={BUCKET}/run of a mounted bucket or one"
+      " of a shared file system."
     )
 
 

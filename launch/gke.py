@@ -2,9 +2,10 @@ r"""Trains on a TPU slice of a GKE cluster, as a JobSet (launch/gke.yaml).
 
   python launch/gke.py submit --name=flan-nli --project=my-project-123 \
       --location=us-central2 --cluster=my-cluster --type=v4 --topology=4x4x8 \
-      --image=us-docker.pkg.dev/my-project-123/flan/flan_jax:v1 -- \
+      --image=us-docker.pkg.dev/my-project-123/flan/flan_jax:v1 \
+      --bucket=my-bucket --service-account=flan -- \
       --gin_file=gin/flan_holdout_nli.gin --gin_file=gin/hardware/v4_256.gin \
-      --gin.MODEL_DIR=gs://my-bucket/nli --gin.TFDS_DATA_DIR=gs://my-bucket/tfds
+      --gin.MODEL_DIR=/bucket/nli --gin.TFDS_DATA_DIR=gs://my-bucket/tfds
 
   submit    sends the job; it is started again when a host is taken away
   manifest  prints what submit would send
@@ -12,7 +13,8 @@ r"""Trains on a TPU slice of a GKE cluster, as a JobSet (launch/gke.yaml).
   logs      follows the log of one host (--worker)
   delete    deletes the job, asking first; its hosts get SIGTERM and save
 
-The cluster has a node pool of that topology and JobSet installed; the image is
+The cluster has a node pool of that topology, JobSet, and for --bucket the Cloud
+Storage FUSE driver and a service account that may use the bucket; the image is
 made by launch/docker.py. Deleting the job leaves the node pool as it is.
 """
 
@@ -31,6 +33,7 @@ ACCELERATORS = {
   "v5p": "tpu-v5p-slice",
   "v6e": "tpu-v6e-slice",
 }
+OWNER = ("uid=1000", "gid=1000")
 ONE_MACHINE = {"1x1": 1, "2x4": 8}
 
 
@@ -82,10 +85,31 @@ def manifest(arguments, flags: list[str]) -> str:
     image=arguments.image,
     service_account=arguments.service_account,
     distributed=int(hosts > 1),
+    mounted=json.dumps(str(arguments.bucket is not None).lower()),
+    mounts=json.dumps(
+      [{"name": "bucket", "mountPath": commands.BUCKET}]
+      if arguments.bucket
+      else []
+    ),
+    volumes=json.dumps([_volume(arguments.bucket)] if arguments.bucket else []),
     # JSON is YAML.
     # Kubernetes would expand $(NAME).
     flags=json.dumps([flag.replace("$(", "$$(") for flag in flags]),
   )
+
+
+def _volume(bucket: str) -> dict:
+  return {
+    "name": "bucket",
+    "csi": {
+      "driver": "gcsfuse.csi.storage.gke.io",
+      "volumeAttributes": {
+        "bucketName": bucket,
+        # It belongs to the user of launch/Dockerfile.
+        "mountOptions": ",".join((*commands.MOUNT_OPTIONS, *OWNER)),
+      },
+    },
+  }
 
 
 def parser():
@@ -99,6 +123,7 @@ def parser():
   made.add_argument("--type", choices=ACCELERATORS)
   made.add_argument("--topology", type=commands.topology)
   made.add_argument("--image", type=commands.image)
+  made.add_argument("--bucket", type=commands.bucket, help="mounted at /bucket")
   made.add_argument("--service-account", type=commands.name, default="default")
   made.add_argument("--restarts", type=commands.count, default=20)
   made.add_argument("--worker", type=commands.worker, default="0")

@@ -1,13 +1,14 @@
 r"""Trains on a TPU VM or a pod slice of them, by Google's `gcloud`.
 
   python launch/tpu_vm.py train --name=flan-nli --project=my-project-123 \
-      --zone=us-central2-b --type=v4-256 --spot -- \
+      --zone=us-central2-b --type=v4-256 --spot --bucket=my-bucket -- \
       --gin_file=gin/flan_holdout_nli.gin --gin_file=gin/hardware/v4_256.gin \
-      --gin.MODEL_DIR=gs://my-bucket/nli --gin.TFDS_DATA_DIR=gs://my-bucket/tfds
+      --gin.MODEL_DIR=/bucket/nli --gin.TFDS_DATA_DIR=gs://my-bucket/tfds
 
 `train` does one after the other what these do alone:
   create   makes the slice
-  install  copies the last commit of this checkout to all hosts, installs it
+  install  copies the last commit of this checkout to all hosts, installs it,
+           and mounts --bucket at /bucket
   run      starts launch/run.py on all hosts; it goes on when you leave
   watch    waits for the job to end; makes the slice again if it was taken
            away (--spot), and starts the job again, which goes on
@@ -39,6 +40,15 @@ if ! command -v python3.11 >/dev/null; then
 fi
 [ -x .venv/bin/python ] || python3.11 -m venv .venv
 .venv/bin/python -m pip install -q -c constraints.txt -e '.[tpu]'"""
+MOUNT = """set -eu
+mountpoint -q FOLDER && exit
+if ! command -v gcsfuse >/dev/null; then
+  echo 'gcsfuse is not installed on this host; install it (Cloud Storage' >&2
+  echo 'FUSE) by the commands of a --startup-script=FILE' >&2
+  exit 1
+fi
+sudo mkdir -p FOLDER && sudo chown "$(id -un)" FOLDER
+gcsfuse OPTIONS BUCKET FOLDER"""
 # A shell of its own writes the exit code; while it lives, the job runs.
 RUN = f"""set -eu
 cd {FOLDER}
@@ -109,6 +119,9 @@ class Slice:
   def create(self):
     given = self.given
     extra = ["--spot"] if given.spot else []
+    if given.startup_script:
+      script = given.startup_script.resolve()
+      extra.append(f"--metadata-from-file=startup-script={script}")
     if given.network:
       extra.append(f"--network={given.network}")
     self.gcloud(
@@ -131,6 +144,13 @@ class Slice:
       *(f"{name}:{FOLDER}.tar.gz", *where, "--worker=all"),
     )
     self.everywhere(INSTALL)
+    if self.given.bucket:
+      options = " ".join(f"--{o}" for o in commands.MOUNT_OPTIONS)
+      self.everywhere(
+        MOUNT.replace("FOLDER", commands.BUCKET)
+        .replace("OPTIONS", options)
+        .replace("BUCKET", self.given.bucket)
+      )
 
   def run(self):
     several = commands.hosts(self.given.type) > 1
@@ -264,6 +284,12 @@ def parser():
     help="of the software that the VMs start with (v6e: v2-alpha-tpuv6e)",
   )
   made.add_argument("--network", type=commands.name, help="not the default one")
+  made.add_argument(
+    "--bucket", type=commands.bucket, help="mounted at /bucket on all hosts"
+  )
+  made.add_argument(
+    "--startup-script", type=commands.file, help="root runs it on new hosts"
+  )
   made.add_argument("--spot", action="store_true", help="may be taken away")
   made.add_argument(
     "--worker", type=commands.worker, default="0", help="host of `logs`"

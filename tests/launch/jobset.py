@@ -39,10 +39,23 @@ CONTAINER = _fields(
       containerPort={"type": "integer", "minimum": 1, "maximum": 65535},
     )
   ),
+  volumeMounts={
+    "type": "array",
+    "items": _fields(
+      "name mountPath",
+      name=LABEL,
+      mountPath={"type": "string", "pattern": "^/"},
+    ),
+  },
   resources=_fields(
     "limits",
     limits={"type": "object", "additionalProperties": COUNT},
   ),
+)
+VOLUME = _fields(
+  "name csi",
+  name=LABEL,
+  csi=_fields("driver", driver={"type": "string"}, volumeAttributes=TEXTS),
 )
 POD = _fields(
   "containers restartPolicy",
@@ -50,6 +63,7 @@ POD = _fields(
   terminationGracePeriodSeconds=COUNT,
   serviceAccountName=LABEL,
   nodeSelector=TEXTS,
+  volumes={"type": "array", "items": VOLUME},
   containers=_list(CONTAINER),
 )
 JOB = _fields(
@@ -73,7 +87,7 @@ JOB = _fields(
       )
     ),
   ),
-  template=_fields("spec", spec=POD),
+  template=_fields("spec", metadata=_fields(annotations=TEXTS), spec=POD),
 )
 SCHEMA = _fields(
   "apiVersion kind metadata spec",

@@ -29,7 +29,7 @@ GKE = (
   "--image=eu.gcr.io/my-project-123/flan_jax:v1",
 )
 FILE = "--gin_file=gin/flan_holdout_nli.gin"
-FOLDER = "--gin.MODEL_DIR=gs://bucket/run"
+FOLDER = "--gin.MODEL_DIR=/bucket/run"
 JOB = ("--", FILE, FOLDER)
 
 
@@ -273,6 +273,38 @@ def test_the_manifest_is_a_jobset(machine, kind, topology, hosts, chips):
   assert container["env"][0]["value"] == str(int(hosts > 1))
 
 
+def test_a_bucket_is_mounted(machine):
+  words = ("manifest", *GKE, "--bucket=my-bucket", *JOB)
+  made = yaml.safe_load(machine.call("gke.py", *words).stdout)
+  jobset.check(made)
+  job = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+  assert job["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
+  (volume,) = job["spec"]["volumes"]
+  (mount,) = job["spec"]["containers"][0]["volumeMounts"]
+  assert mount == {"name": volume["name"], "mountPath": "/bucket"}
+  assert volume["csi"]["volumeAttributes"]["bucketName"] == "my-bucket"
+  # On TPU VMs: where gcsfuse is there, by it; else the host says so.
+  log, script = machine.folder / "mounted", machine.folder / "start.sh"
+  script.write_text("apt-get install -y gcsfuse")
+  (machine.folder / "bin" / "mountpoint").write_text("#!/bin/sh\nexit 1\n")
+  sudo = "#!/bin/sh\nexit 0\n"
+  (machine.folder / "bin" / "sudo").write_text(sudo)
+  for name in ("mountpoint", "sudo"):
+    (machine.folder / "bin" / name).chmod(0o755)
+  more = ("--bucket=my-bucket", f"--startup-script={script}", "--delete")
+  done = train(machine, *more)
+  assert done.returncode == 2
+  assert "gcsfuse is not installed on this host" in done.stderr
+  (create,) = (w for w in machine.calls() if w[4:5] == ["create"])
+  assert f"--metadata-from-file=startup-script={script}" in create
+  gcsfuse = machine.folder / "bin" / "gcsfuse"
+  gcsfuse.write_text(f'#!/bin/sh\necho "$*" >>{log}\n')
+  gcsfuse.chmod(0o755)
+  assert train(machine, *more).returncode == 0
+  line = "--implicit-dirs --rename-dir-limit=200000 my-bucket /bucket\n"
+  assert log.read_text() == 2 * line
+
+
 def test_a_manifest_with_a_wrong_field_is_refused(machine):
   done = machine.call("gke.py", "manifest", *GKE, *JOB)
   for path, value in (
@@ -312,12 +344,23 @@ def test_a_manifest_with_a_wrong_field_is_refused(machine):
     (
       "tpu_vm.py",
       (*TPU, "--type=v4-16", "--", FILE),
-      "2 machines write one run: give a folder that all of them see",
+      "2 processes write one run: give a folder that all of them see",
     ),
     (
       "tpu_vm.py",
       (*TPU, "--type=v4-16", *JOB, "--gin_file=gin/hardware/v4_256.gin"),
       "v4_256.gin is for 128 chips of v4; here are 8 of v4",
+    ),
+    (
+      "tpu_vm.py",
+      (*TPU, "--type=v4-16", "--", FILE, "--gin.MODEL_DIR=gs://b/run"),
+      "mount the bucket (/bucket) and give a path in that folder",
+    ),
+    ("tpu_vm.py", (*TPU, "--type=v4-8", "--bucket=gs://b"), "is no bucket"),
+    (
+      "tpu_vm.py",
+      (*TPU, "--type=v4-8", "--startup-script=nope.sh"),
+      "'nope.sh' is no file",
     ),
     ("gke.py", (*GKE[:4], *JOB), "submit needs --type"),
     ("gke.py", (*GKE, "--topology=4x4", *JOB), "of a v4 it looks like 2x2x2"),
@@ -325,7 +368,7 @@ def test_a_manifest_with_a_wrong_field_is_refused(machine):
     ("gke.py", (*GKE, "--image=a b", *JOB), "'a b' is no container image"),
     ("slurm.py", ("--name=a", "--nodes=0", *JOB), "'0' is no number above 0"),
     ("slurm.py", ("--name=a", "--time=soon", *JOB), "'soon' is no time limit"),
-    ("slurm.py", ("--name=a", "--", FILE), "8 machines write one run"),
+    ("slurm.py", ("--name=a", "--", FILE), "8 processes write one run"),
     ("docker.py", ("--image=flan_jax:v1",), "names no registry"),
   ],
 )
@@ -405,9 +448,7 @@ def test_shell_scripts_have_nothing_for_shellcheck(tmp_path):
     pytest.skip("needs shellcheck, of the test extra")
   scripts = [*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"]
   # What is sent to the hosts of a TPU is a script too.
-  code = (
-    "import tpu_vm as t; print('\\0'.join((t.INSTALL, t.RUN, t.STOP, t.ENDED)))"
-  )
+  code = "import tpu_vm as t; print('\\0'.join((t.INSTALL, t.MOUNT, t.RUN, t.STOP, t.ENDED)))"
   sent = subprocess.run(
     [sys.executable, "-c", code],
     cwd=ROOT / "launch", capture_output=True, text=True, check=True,
