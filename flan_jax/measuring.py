@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import evaluate
+from flan_jax.data import inventory, mixtures
 from flan_jax.errors import UserError
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
@@ -103,6 +105,22 @@ def kept(folder: pathlib.Path, step: int) -> Evaluation | None:
   if not path.exists():
     return None
   return Evaluation.from_json(json.loads(path.read_text()))
+
+
+def left_out(
+  folder: pathlib.Path, training: mixtures.Resolved, lengths: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+  """Training rows that are not used, by task and reason; counted once.
+
+  Args:
+    folder: of the run, which keeps them.
+    training: what is trained on.
+    lengths: of inputs and targets in tokens.
+  """
+  path = folder / "left_out.json"
+  if not path.exists():
+    write(path, inventory.left_out(training, lengths))
+  return json.loads(path.read_text())
 
 
 def write(path: pathlib.Path, value: Any) -> None:

@@ -9,7 +9,6 @@ after, report. What a batch goes through before the step is
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +16,6 @@ from typing import Any
 from flan_jax import cached_command, config, measuring, summary
 from flan_jax.convert import bases, native
 from flan_jax.data import (
-  cached,
-  cached_batches,
   catalogue,
   collection,
   features,
@@ -48,6 +45,7 @@ from flan_jax.training import (
   sharding,
   writers,
 )
+from flan_jax.training import cached_input as cached_input_lib
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import meter as meter_lib
@@ -55,9 +53,6 @@ from flan_jax.training import record as record_lib
 from flan_jax.training import survival as survival_lib
 from flan_jax.training import trainable as trainable_lib
 from flan_jax.training import validation as validation_lib
-
-# Batches of validation rows for the teacher-forced loss: enough for a curve.
-VALIDATION_BATCHES = 8
 
 
 def train(
@@ -76,8 +71,7 @@ def train(
   tfds_data_dir: str | None = None,
   missing_datasets: str = "error",
   train_examples: int | None = None,
-  cache_dir: str | None = None,
-  cache_workers: int = 0,
+  cached_input: cached_input_lib.CachedInput = cached_input_lib.NONE,
   layout: sharding.Layout | None = None,
   model_dir: str | None = None,
   initial_checkpoint_path: str | None = None,
@@ -120,9 +114,7 @@ def train(
     missing_datasets: "error" or "skip", for datasets that are not prepared.
     train_examples: training rows of each task of the catalogue at most, the
       first ones; None: as many as the paper takes.
-    cache_dir: what gin/cache.gin wrote for this mixture; None: prompts are
-      rendered and tokenised as they are needed.
-    cache_workers: processes that read it; 0: threads of this one.
+    cached_input: what gin/cache.gin wrote for this mixture.
     layout: the mesh of devices and what logical axes mean on it, from
       gin/hardware; None: all devices along `data`, the model whole on each.
     model_dir: the run's folder; None makes one under `runs/`.
@@ -172,7 +164,6 @@ def train(
   )
   checks.limits(eval_examples=eval_examples, train_examples=train_examples)
   checks.lengths(task_feature_lengths)
-  checks.cache_workers(cache_workers, cache_dir)
   survival.check_periods(checkpoint_period)
   checks.resume_changed(resume_changed, model_dir)
   checks.profile_steps(profile_steps, train_steps)
@@ -217,22 +208,21 @@ def train(
     missing += held_out.missing
   for one in (training, held_out):
     mixtures.check_vocabulary(one, vocabulary)
-  cache = None
-  if cache_dir is not None:
-    cache = cached.find(
-      cache_dir,
-      training,
-      lengths=task_feature_lengths,
-      wrapper=wrapper,
-      rebuild=cached_command.rebuild(cache_dir, mixture_or_task_name),
-    )
+  cached = cached_input.steps(
+    training,
+    kind=model.kind,
+    vocabulary=vocabulary,
+    lengths=task_feature_lengths,
+    wrapper=wrapper,
+    pack=pack,
+    batch_size=batch_size,
+    seed=random_seed,
+    rows=partition.own_rows(batch_size),
+    rebuild=cached_command.rebuild(cached_input.folder, mixture_or_task_name),
+  )
   if held_out is not None:
     own = {"train": {"tasks": dict.fromkeys(training.present)}}
-    began = (
-      record_lib.lineage(initial_checkpoint_path)
-      if initial_checkpoint_path is not None
-      else []
-    )
+    began = record_lib.lineage(initial_checkpoint_path)
     seen_lib.check(
       seen_lib.seen([own, *(r.data for r in began)], held_out),
       eval_mixture_or_task_name,
@@ -247,7 +237,7 @@ def train(
       "train": inventory.described(mixture_or_task_name, training),
       "eval": inventory.described(eval_mixture_or_task_name, held_out),
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
-      **({} if cache is None else {"cache": cache.described()}),
+      **({} if cached is None else {"cache": cached.described()}),
     }
   )
   run_folder = record_lib.choose_directory(model_dir, record)
@@ -257,19 +247,6 @@ def train(
   account = accounting.Account(folder, config.began())
   vocabulary_files.keep(vocabulary, folder / native.VOCABULARY)
   lengths = dict(task_feature_lengths)
-  cached_steps = None
-  if cache is not None:
-    cached_steps = cached_batches.Steps(
-      cache,
-      features.layout_for(
-        model.kind, lengths, vocabulary_lib.begin_id(vocabulary), pack
-      ),
-      batch_size=batch_size,
-      seed=random_seed,
-      rows=partition.own_rows(batch_size),
-    )
-    if not cache_workers:
-      cached_steps.prepare()
 
   # State: from this run's latest checkpoint, a given one, or fresh.
   checkpoints = checkpoint.Checkpoints(
@@ -323,12 +300,9 @@ def train(
     seed=random_seed,
     pack=pack,
     waiting=waiting,
+    cached=cached,
+    workers=cached_input.workers,
   )
-  if cached_steps is not None:
-    waiting.reads(f"any in CACHE_DIR {cache_dir}")
-    batches = functools.partial(
-      cached_batches.batches, cached_steps, workers=cache_workers
-    )
   summary.start(
     display,
     folder=folder,
@@ -375,7 +349,6 @@ def train(
     lengths=lengths,
     batch_size=batch_size,
     partition=partition,
-    batches=VALIDATION_BATCHES,
     accumulate=microbatches,
     pack=pack,
   )
@@ -411,7 +384,7 @@ def train(
   # The steps. A second pass over the data and a second pipeline begin after
   # the first of them.
   left_out = input_lib.InThread(
-    functools.partial(_left_out, folder, training, lengths)
+    functools.partial(measuring.left_out, folder, training, lengths)
   )
 
   def begun():
@@ -473,11 +446,3 @@ def train(
   display.say(f"TensorBoard:  tensorboard --logdir {folder / 'tensorboard'}")
   display.say(f"report:       {page}")
   return folder
-
-
-def _left_out(folder, training, lengths) -> dict[str, dict[str, int]]:
-  """Training rows that are not used, by task and reason; counted once."""
-  path = folder / "left_out.json"
-  if not path.exists():
-    measuring.write(path, inventory.left_out(training, lengths))
-  return json.loads(path.read_text())

@@ -275,7 +275,8 @@ def test_a_stale_cache_says_what_differs(written, monkeypatch):
   with pytest.raises(UserError) as error:
     found(written, lengths={"inputs": 64, "targets": 32}, rebuild="do THIS")
   said = str(error.value)
-  assert "2 of 2 tasks" in said
+  # The other's rows are short: 64 tokens cut none of them.
+  assert "1 of 2 tasks" in said
   assert "lengths {'inputs': 128, 'targets': 32} -> {'inputs': 64" in said
   assert "do THIS" in said
   with pytest.raises(UserError, match="PROMPT_PREFIX"):
@@ -419,3 +420,84 @@ def test_seqio_reads_its_own_form(tmp_path):
   (tmp_path / "flan_rte" / "flan_jax.json").unlink()
   with pytest.raises(UserError, match="that another program wrote"):
     write(tmp_path, file_format="seqio", draws=1)
+
+
+SMALL = {
+  "MIXTURE_OR_TASK_NAME": "flan_sst2",
+  "EVAL_MIXTURE_OR_TASK_NAME": None,
+  "TASK_FEATURE_LENGTHS": LENGTHS,
+  "BATCH_SIZE": 4,
+  "CHECKPOINT_PERIOD": 2,
+  "EVAL_PERIOD": 100,
+  "t5.T5Config.emb_dim": 16,
+}
+
+
+def train(folder, written, train_steps, **changes):
+  values = {
+    **SMALL,
+    "MODEL_DIR": str(folder),
+    "CACHE_DIR": str(written),
+    "TRAIN_STEPS": train_steps,
+    **changes,
+  }
+  flags = [(name, repr(value)) for name, value in values.items()]
+  loaded = config.load(["gin/flan_holdout_nli.gin"], flags, [str(ROOT)])
+  return config.call_job(loaded, ["test"])
+
+
+def losses(folder):
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return {r["step"]: r["train/loss"] for r in rows if "train/loss" in r}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_cache_as_if_it_had_not_stopped(
+  written, copied, tmp_path, capsys
+):
+  plain = train(tmp_path / "plain", written, 5)
+  stopped = train(tmp_path / "stopped", written, 2)
+  # Moved in between: what it holds is the same.
+  train(tmp_path / "stopped", copied, 5)
+  assert losses(plain) == losses(stopped)
+  record = json.loads((plain / "run.json").read_text())
+  assert record["data"]["cache"]["digest"] == found(written, "flan_sst2").digest
+  assert record["data"]["cache"]["draws"] == [2]
+  # Another cache, or none, is another run.
+  write(copied, mixture_or_task_name="flan_sst2", draws=1)
+  with pytest.raises(UserError, match=r"data cache\.digest"):
+    train(tmp_path / "stopped", copied, 6)
+  with pytest.raises(UserError, match=r"data cache\.digest"):
+    train(tmp_path / "stopped", None, 6, CACHE_DIR=None)
+
+
+def test_a_run_says_how_its_cache_is_written(written, tmp_path):
+  other = {"inputs": 48, "targets": 16}
+  with pytest.raises(UserError) as error:
+    train(tmp_path, written, 2, TASK_FEATURE_LENGTHS=other)
+  said = str(error.value)
+  assert "flan_sst2: lengths" in said
+  assert "launch/run.py --gin_file=gin/cache.gin" in said
+  assert str(other) in said
+  with pytest.raises(UserError, match="has no effect without CACHE_DIR"):
+    train(tmp_path, written, 2, CACHE_DIR=None, CACHE_WORKERS=2)
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_own_rows_of_the_same_run(tmp_path):
+  from tests.training import processes_test
+
+  sample, written = tmp_path / "sample", tmp_path / "cache"
+  changes = {"CACHE_DIR": str(written), "TRAIN_STEPS": 3}
+  lengths = processes_test.SMALL["TASK_FEATURE_LENGTHS"]
+  write(written, mixture_or_task_name="flan_sst2", task_feature_lengths=lengths)
+  runs = []
+  for count, mesh in ((1, {"data": 1}), (2, {"data": 2})):
+    runs.append(tmp_path / f"run{count}")
+    processes_test.finish(
+      processes_test.start(runs[-1], count, sample, MESH=mesh, **changes)
+    )
+  one, two = (losses(run) for run in runs)
+  assert one.keys() == two.keys() == {1, 2, 3}
+  np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-5)

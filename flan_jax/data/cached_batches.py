@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,15 @@ class Steps:
           pack=self._layout.pack,
         )
       return self._windows
+
+  @property
+  def path(self) -> str:
+    """The folder of the cache."""
+    return self._cache.path
+
+  def described(self) -> dict[str, Any]:
+    """What identifies the cache in a run's record."""
+    return self._cache.described()
 
   def prepare(self) -> None:
     """Packs the first windows in a thread, while other things are done."""

@@ -41,20 +41,6 @@ def lengths(value: Any) -> None:
     )
 
 
-def cache_workers(value: Any, cache_dir: str | None) -> None:
-  """Raises UserError for a number of workers that is none or does nothing.
-
-  >>> cache_workers(0, None)
-  """
-  if not isinstance(value, int) or value < 0:
-    raise UserError(f"CACHE_WORKERS is {value!r}; give 0 or more processes.")
-  if value and cache_dir is None:
-    raise UserError(
-      f"CACHE_WORKERS is {value}, which has no effect without CACHE_DIR: write"
-      " a cache with gin/cache.gin, or leave CACHE_WORKERS 0."
-    )
-
-
 def vocabulary(chosen: Any, model: Any) -> None:
   """Raises UserError if the vocabulary has ids that the model has no row for.
 

@@ -2,7 +2,8 @@
 
 The batch at step N depends on the mixture, the seed and N alone, so a run that
 is started again draws the batches it would have drawn: `start_step` batches
-are made and skipped, which costs input time only.
+are made and skipped, which costs input time only. Of cached input
+(`data/cached_batches.py`) batch N is read at once.
 """
 
 import concurrent.futures
@@ -16,7 +17,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from flan_jax.data import mixtures
+from flan_jax.data import cached_batches, mixtures
 from flan_jax.data import waiting as waiting_lib
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ def training_batches(
   pack: bool = True,
   start_step: int = 0,
   waiting: waiting_lib.Waiting | None = None,
+  cached: cached_batches.Steps | None = None,
+  workers: int = 0,
 ) -> Batches:
   """Endless packed batches from step `start_step` on.
 
@@ -45,14 +48,21 @@ def training_batches(
     pack: several examples a row.
     start_step: batches to skip.
     waiting: is told which task is asked for an example.
+    cached: batches that were rendered and tokenised before, of the same
+      mixture, lengths and seed; then nothing is made, and nothing skipped.
+    workers: processes that read these.
   """
+  if cached is not None:
+    if waiting is not None:
+      waiting.reads(f"any in {cached.path}")
+    return cached_batches.batches(
+      cached, start_step=start_step, workers=workers
+    )
   if waiting is not None:
     mixture = waiting.watched(resolved.mixture, "train")
     resolved = dataclasses.replace(resolved, mixture=mixture)
   examples = mixtures.examples(resolved, lengths, seed=seed, passthrough=())
-  batches = convert(
-    examples, lengths=lengths, batch_size=batch_size, pack=pack
-  )
+  batches = convert(examples, lengths=lengths, batch_size=batch_size, pack=pack)
   return itertools.islice(batches, start_step, None)
 
 

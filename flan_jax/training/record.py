@@ -153,11 +153,11 @@ def beside(checkpoint: str | os.PathLike) -> Record | None:
   return None
 
 
-def lineage(checkpoint: str | os.PathLike) -> list[Record]:
+def lineage(checkpoint: str | os.PathLike | None) -> list[Record]:
   """The record of a checkpoint's run, and of the runs that it began from.
 
   The latest one first; it ends where a checkpoint is of no run of ours, or is
-  no longer there.
+  no longer there; [] for None.
   """
   out: list[Record] = []
   seen = set()
@@ -239,7 +239,7 @@ def _write(path: pathlib.Path, record: Record):
 
 def _changed(old: Mapping, record: Record) -> tuple[str, ...]:
   # A macro that an earlier version did not have came with its binding.
-  ignored = ["train.train.survival"] + [
+  ignored = ["train.train.survival", "train.train.cached_input"] + [
     name
     for name, _, value in (
       line.partition(" = ") for line in record.config.splitlines()

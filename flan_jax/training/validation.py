@@ -11,6 +11,9 @@ from flan_jax.data import mixtures
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss, sharding, step
 
+# Batches for the teacher-forced loss: enough for a curve.
+BATCHES = 8
+
 
 class Validation:
   """The same packed batches at every call, so that the curve is comparable.
@@ -29,7 +32,7 @@ class Validation:
     lengths: Mapping[str, int],
     batch_size: int,
     partition: sharding.Partition,
-    batches: int,
+    batches: int = BATCHES,
     accumulate: int = 1,
     pack: bool = True,
   ):
