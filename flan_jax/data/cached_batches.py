@@ -103,12 +103,15 @@ class Steps:
   def prepare(self) -> None:
     """Packs the first windows in a thread, while other things are done."""
 
-    def windows():
+    def first():
+      import grain  # which takes a second
+
+      del grain
       # Who asks for a batch is told what is wrong.
       with contextlib.suppress(UserError):
         _ = self.windows
 
-    threading.Thread(target=windows, daemon=True).start()
+    threading.Thread(target=first, daemon=True).start()
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     """The batch of a step; the first one is 0."""

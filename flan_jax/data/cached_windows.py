@@ -10,6 +10,10 @@ up from n, as fast for the millionth as for the first.
 Rates are the mixture's own (Raffel et al., 2020, arXiv 1910.10683, section
 3.5.2, with the maximum of Wei et al., 2022, arXiv 2109.01652, section 2.4), met
 within a few examples over any stretch of the stream.
+
+Grain, which reads the rows, could mix and pack as well: `MapDataset.mix` rounds
+rates to whole multiples of a hundredth of the smallest, and its packers are
+iterators, which find step N by packing all before it.
 """
 
 import collections
