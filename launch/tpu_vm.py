@@ -21,6 +21,7 @@ Nothing deletes a slice but `delete` and `train --delete` (and `watch`, one
 that was taken away). When a command fails, it says what is still there.
 """
 
+import re
 import shlex
 import sys
 import time
@@ -62,8 +63,8 @@ nohup bash -c '.venv/bin/python launch/run.py "$@" & echo $! >job.pid
 echo $! >job.shell"""
 STOP = f'kill -TERM "$(cat {FOLDER}/job.pid)"'
 ENDED = f"""cd {FOLDER} || exit
-if kill -0 "$(cat job.shell)" 2>/dev/null; then echo running
-else cat job.exit 2>/dev/null || echo lost; fi"""
+if kill -0 "$(cat job.shell)" 2>/dev/null; then echo job=running
+else echo "job=$(cat job.exit 2>/dev/null || echo lost)"; fi"""
 # Says of a slice that it is not there.
 ABSENT = ("NOT_FOUND", "was not found", "notFound")
 # Questions in a row that may go unanswered.
@@ -206,8 +207,9 @@ class Slice:
       return f"{self.given.name} was taken away ({state or 'not there'})"
     if state != "READY":
       return None
-    said = self.ask("ssh", "running", "--worker=all", f"--command={ENDED}")
-    codes = set(said.split()) or {"running"}
+    said = self.ask("ssh", "", "--worker=all", f"--command={ENDED}")
+    # gcloud may say something of its own.
+    codes = set(re.findall(r"^job=(\w+)$", said, re.MULTILINE)) or {"running"}
     if codes == {"0"}:
       raise Ended
     if "2" in codes:

@@ -12,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FAKE = """#!{python}
-import json, os, pathlib, shutil, subprocess, sys
+import fcntl, json, os, pathlib, shutil, subprocess, sys
 fake = pathlib.Path(os.environ["FAKE"])
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 stdin = sys.stdin.read() if "--filename=-" in words else ""
@@ -55,6 +55,9 @@ elif name == "python3.11":  # -m venv .venv
 elif name == "python":  # of a host
   if words[0] == "launch/run.py":
     os.stat("launch/run.py")
+    # Jobs of two hosts may come at once.
+    lock = open(fake / "lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     with open(fake / "jobs", "a") as file:
       file.write(json.dumps([os.environ["JAX_DISTRIBUTED"], *words[1:]]))
       file.write("\\n")
