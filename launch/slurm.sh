@@ -12,10 +12,11 @@ if [ "${SLURM_NTASKS:-1}" -gt 1 ]; then
   export JAX_DISTRIBUTED=1
 fi
 time_is_over=""
-# A task that dies ends the others (--kill-on-bad-exit).
+step=""
+trap 'time_is_over=yes; [ -z "$step" ] || kill -TERM "$step"' USR1
+# A task that dies ends the others.
 srun --kill-on-bad-exit=1 "$python" launch/run.py "$@" &
 step=$!
-trap 'time_is_over=yes; kill -TERM "$step"' USR1
 wait "$step"
 code=$?
 # A signal ends `wait`, not the step.

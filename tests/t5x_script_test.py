@@ -236,9 +236,9 @@ def trained(tmp_path_factory):
   return folder / "run", t5x_trains(cache, folder / "run", 24), cache
 
 
-@pytest.fixture(scope="module")
-def batches(trained):
-  """The batches that T5X trains on, from its own code."""
+@pytest.fixture
+def batches(trained, monkeypatch):
+  """(mixture, number) -> the batches that T5X trains on, by its own code."""
   import seqio
 
   with warnings.catch_warnings():
@@ -247,11 +247,12 @@ def batches(trained):
 
   from flan_jax.data import catalogue, t5x_input, vocabulary
 
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("FLAN_JAX_CACHE", str(trained[2]))
-    patch.delenv("TFDS_DATA_DIR", raising=False)
+  monkeypatch.setenv("FLAN_JAX_CACHE", str(trained[2]))
+  monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+
+  def first(mixture, number):
     name = t5x_input.mixture(
-      "flan_holdout_nli_train", vocabulary.load(), missing_datasets="skip"
+      mixture, vocabulary.load(), missing_datasets="skip"
     )
     config = utils.DatasetConfig(
       mixture_or_task_name=name,
@@ -266,7 +267,9 @@ def batches(trained):
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       dataset = utils.get_dataset(config, 0, 1, converter)
-    yield list(dataset.take(24).as_numpy_iterator())
+    return list(dataset.take(number).as_numpy_iterator())
+
+  yield first
   catalogue.unregister()
   seqio.set_tfds_data_dir_override(None)
 
@@ -290,7 +293,8 @@ def test_a_run_of_t5x_goes_on_under_our_trainer(trained, batches):
   folder, found, _ = trained
   state = optimiser_state.read_state(folder / "checkpoint_20", *ours())
   assert int(state.step) == 20
-  state, losses = we_train(state, batches[20:24])
+  taken = batches("flan_holdout_nli_train", 24)
+  state, losses = we_train(state, taken[20:])
   np.testing.assert_allclose(np.mean(losses), found[24], rtol=1e-4)
   theirs = optimiser_state.read_state(folder / "checkpoint_24", *ours())
   for a, b in zip(
@@ -309,11 +313,16 @@ def test_a_run_of_ours_goes_on_under_t5x(trained, batches, tmp_path):
   import jax
 
   state = state_lib.create(model.init(jax.random.key(3)), optimiser)
-  state, _ = we_train(state, batches[:4])
+  taken = batches("flan_sst2", 4)
+  state, _ = we_train(state, taken)
   start = optimiser_state.write_state(tmp_path / "checkpoint_4", state)
-  _, losses = we_train(state, batches[:4])
+  _, losses = we_train(state, taken)
   found = t5x_trains(
-    trained[2], tmp_path / "run", 8, f"--gin.INITIAL_CHECKPOINT_PATH={start}"
+    trained[2],
+    tmp_path / "run",
+    8,
+    f"--gin.INITIAL_CHECKPOINT_PATH={start}",
+    "--gin.MIXTURE_OR_TASK_NAME=flan_sst2",
   )
   assert sorted(found) == [8]
   np.testing.assert_allclose(found[8], np.mean(losses), rtol=1e-4)
