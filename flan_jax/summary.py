@@ -29,7 +29,8 @@ def start(
     display: where to.
     folder: the run's folder.
     data: which data directory.
-    described: of the record: `train` and `eval` with `mixture` and `tasks`.
+    described: of the record: `train` and `eval` with `mixture` and `tasks`,
+      `cache` if there is one.
     model: `EncoderDecoder`.
     params: its parameters.
     train_steps: steps in all.
@@ -39,6 +40,13 @@ def start(
   devices = jax.devices()
   display.say(f"run:    {folder}")
   display.say(f"data:   {data.label}")
+  if "cache" in described:
+    cache = described["cache"]
+    draws = " or ".join(map(str, cache["draws"]))
+    display.say(
+      f"cache:  {cache['examples']:,} examples, {draws} draws of a template"
+      f" for each row ({cache['digest']})"
+    )
   display.say(
     f"model:  {type(model).__name__}, {size:,} parameters, on"
     f" {len(devices)} x {devices[0].device_kind}"
