@@ -17,12 +17,11 @@ trap 'time_is_over=yes; [ -z "$step" ] || kill -TERM "$step"' USR1
 # A task that dies ends the others.
 srun --kill-on-bad-exit=1 "$python" launch/run.py "$@" &
 step=$!
-wait "$step"
-code=$?
-# A signal ends `wait`, not the step.
-while kill -0 "$step" 2>/dev/null; do
+while :; do
   wait "$step"
   code=$?
+  # 128 + USR1: the signal ended `wait`, not the step.
+  [ "$code" -eq 138 ] || break
 done
 echo "launch/run.py ended with exit code $code"
 if [ -n "$time_is_over" ] && [ "$code" -eq "$STOPPED" ]; then
