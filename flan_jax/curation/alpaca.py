@@ -54,8 +54,8 @@ REQUIREMENTS = (
   " it cannot act, such as set an alarm or send a message.",
   "Write in English.",
   "An instruction has one or two sentences.",
-  "Give each instruction an input that is realistic and specific, of at most 100"
-  " words, and no placeholder.",
+  "Give each instruction an input that is realistic and specific, of at most"
+  " 100 words, and no placeholder.",
   f'Where a task needs no input, such as a general question, write "{NO_INPUT}"'
   " as its input.",
   "The output answers the instruction and its input in less than 100 words.",
@@ -172,9 +172,9 @@ def _task(part: str, number: int, faithful: bool) -> Piece:
   if len(cut) != 7 or tuple(cut[1::2]) != _FIELDS:
     return Piece({"text": part.strip()}, ANOTHER_FORMAT)
   instruction, given, output = (text.strip() for text in cut[2::2])
-  if given.lower() == NO_INPUT:
-    given = ""
-  elif not faithful and _NO_INPUT.fullmatch(given):
+  if given.lower() == NO_INPUT or (
+    not faithful and _NO_INPUT.fullmatch(given)
+  ):
     given = ""
   row = {"instruction": instruction, "input": given, "output": output}
   if not faithful and not output:

@@ -156,7 +156,8 @@ class Checkpoint:
     for batch in self._batches(requests, first, inputs):
       _journal_requests(journal, keys, requests, batch)
       began = time.monotonic()
-      answer = self._weigh if requests[batch[0]].choices else self._write
+      one = requests[batch[0]]
+      answer = self._weigh if one.choices or one.target else self._write
       answers = answer([requests[n] for n in batch], [inputs[n] for n in batch])
       seconds = round((time.monotonic() - began) / len(batch), 4)
       answers = [dataclasses.replace(a, seconds=seconds) for a in answers]
@@ -199,8 +200,9 @@ class Checkpoint:
     for number in numbers:
       r = requests[number]
       options = (r.max_tokens, r.temperature, r.top_p, r.stop, r.score)
+      weighed = len(_weighed(r))
       groups.setdefault(
-        (options if not r.choices else None, len(r.choices)), []
+        (None if weighed else options, weighed), []
       ).append(number)
     for members in groups.values():
       members.sort(key=lambda n: len(inputs[n]))
@@ -263,13 +265,13 @@ class Checkpoint:
 
   def _weigh(self, requests, inputs) -> list[Reply]:
     loaded = self._loaded
-    flat = [c for r in requests for c in r.choices]
+    flat = [c for r in requests for c in _weighed(r)]
     tokens = vocabulary_lib.encode_batch(loaded.vocabulary, flat)
     for text, ids in zip(flat, tokens, strict=True):
       if not ids:
-        raise UserError(f"Request: choice {text!r} has no token.")
+        raise UserError(f"Request: the text {text!r} has no token.")
     longest = max(map(len, tokens))
-    C = len(requests[0].choices)
+    C = len(_weighed(requests[0]))
     T = buckets.fit(longest, buckets.sizes(max(longest, 2), smallest=2))
     choices_BCT = np.full((self.batch_size, C, T), -1, np.int32)
     for place, ids in enumerate(tokens):
@@ -285,12 +287,24 @@ class Checkpoint:
       log_probs = tuple(map(float, log_probs_BC[row]))
       if any(map(math.isnan, log_probs)):
         raise UserError(
-          f"prompt {requests[row].prompt[:60]!r}: the scores of its choices"
+          f"prompt {requests[row].prompt[:60]!r}: the scores of what follows"
           f" are {list(log_probs)}; the parameters are not finite. Use an"
           " earlier checkpoint."
         )
-      out.append(Reply(log_probs=log_probs, prompt_tokens=len(ids)))
+      reply = Reply(log_probs=log_probs, prompt_tokens=len(ids))
+      if requests[row].target:
+        reply = Reply(
+          score=log_probs[0],
+          prompt_tokens=len(ids),
+          completion_tokens=len(tokens[row]),
+        )
+      out.append(reply)
     return out
+
+
+def _weighed(request: Request) -> tuple[str, ...]:
+  """The texts whose log-probabilities are wanted."""
+  return request.choices or ((request.target,) if request.target else ())
 
 
 def _seed(request: Request, tokens: Sequence[int]) -> int:

@@ -117,7 +117,8 @@ def ask(
 def read(reply: Reply, *, faithful: bool = False) -> list[Piece]:
   r"""The instructions in a reply.
 
-  >>> [p.row["instruction"] for p in read(Reply(" Name a fruit.\n10. Sort it."))]
+  >>> reply = Reply(" Name a fruit.\n10. Sort it.")
+  >>> [p.row["instruction"] for p in read(reply)]
   ['Name a fruit.', 'Sort it.']
   >>> [p.reason for p in read(Reply(" Name a fruit.\n10. So", complete=False))]
   [None, 'cut off']

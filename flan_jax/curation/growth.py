@@ -218,8 +218,8 @@ def grow(
   if not admitted:
     reasons = decisions.counts.get(STAGE, {})
     raise UserError(
-      f"Of {sum(reasons.values()):,} candidates in {requests:,} replies none was"
-      f" admitted: {_counted(reasons) or 'the replies had none'}. See"
+      f"Of {sum(reasons.values()):,} candidates in {requests:,} replies none"
+      f" was admitted: {_counted(reasons) or 'the replies had none'}. See"
       f" {decisions.path}. {asker.model} may need another prompt form"
       " (PROMPT_PREFIX, PROMPT_SUFFIX, API) or a larger temperature."
     )
@@ -288,8 +288,8 @@ def _stop(options, admitted, requests, recent, barren) -> str:
     and similarity > options.most_similar
   ):
     return (
-      f"novelty has fallen: the candidates of the last {len(recent)} rounds have"
-      f" a mean similarity of {similarity:.2f}, over MOST_SIMILAR ="
+      f"novelty has fallen: the candidates of the last {len(recent)} rounds"
+      f" have a mean similarity of {similarity:.2f}, over MOST_SIMILAR ="
       f" {options.most_similar}"
     )
   return ""

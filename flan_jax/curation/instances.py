@@ -1,4 +1,4 @@
-"""Self-Instruct's further steps: is it classification, and with what instances?
+"""Self-Instruct's further steps: the classification test, and instances.
 
 Source: Wang et al., 2023, "Self-Instruct" (arXiv 2212.10560), section 2.2 and
 appendix A; the rules are those of its code.
@@ -215,7 +215,8 @@ def read_labels_first(
 ) -> list[tuple[str, str] | str]:
   r"""Pairs of input and label; what stands before the first label as it is.
 
-  >>> read_labels_first("Class label: good\nI like it.\nClass label: bad\nOh no.")
+  >>> text = "Class label: good\nI like it.\nClass label: bad\nOh no."
+  >>> read_labels_first(text)
   [('I like it.', 'good'), ('Oh no.', 'bad')]
   """
   before, *parts = text.split(wording.label)

@@ -33,7 +33,7 @@ QUESTION = """\
 
 Grade the {dimension} of the response to the instruction and its input, from \
 {low} to {high}; a higher grade means a better {dimension}. Write the grade \
-alone on the first line, as a number. Give your reasons on the lines after it."""
+alone on the first line, as a number, and your reasons on the lines below it."""
 FIELDS = {"instruction", "input", "output", "dimension", "low", "high"}
 # Of a further draw, where a rating could not be read.
 RETRY_TEMPERATURE = 0.7
@@ -91,8 +91,8 @@ class Rating:
       or not self.scale[0] < self.scale[1]
     ):
       raise UserError(
-        f"SCALE is {self.scale!r}; give the lowest and the highest grade, (0, 5)"
-        " for example."
+        f"SCALE is {self.scale!r}; give the lowest and the highest grade, such"
+        " as (0, 5)."
       )
     if self.retries < 0:
       raise UserError(f"RATING_RETRIES is {self.retries}; give 0 or more.")

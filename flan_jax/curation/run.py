@@ -64,6 +64,7 @@ class Run:
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
     model_role: str,
+    more_models: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: Sequence[Seed] = (),
     more: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
@@ -75,6 +76,7 @@ class Run:
       inputs: paths by role.
       options: dataclasses and plain values, by name.
       model_role: what the generator was for.
+      more_models: identities of others, by role.
       seeds: that stand before the rows.
       more: further results.
       notes: sentences for the manifest.
@@ -98,7 +100,7 @@ class Run:
       outputs=(*self._outputs, self.decisions.path.name),
       options={k: plain(v) for k, v in options.items()},
       counts=counts,
-      models={model_role: self.asker.identity},
+      models={model_role: self.asker.identity, **(more_models or {})},
       totals={"rows": len(data), **totals},
       notes=list(notes),
     )

@@ -160,6 +160,11 @@ class Endpoint:
 
   def body(self, request: Request) -> dict[str, Any]:
     """The JSON that asks a request; see `wire.body`."""
+    if request.target:
+      raise UserError(
+        "Request: target: an endpoint gives no log-probability of a given text."
+        " Use a checkpoint."
+      )
     return wire.body(request, self.model, self.api, self.max_tokens_field)
 
   def _key(self) -> str | None:

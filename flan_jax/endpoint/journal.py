@@ -5,9 +5,9 @@ so what was answered is answered still after the process is killed, and a later
 run takes it from here. One process writes to a journal at a time.
 
 Records have `record`: `request` (asked), `response` (answered, with the
-`reply`), `failure` (an attempt that came to nothing), `given_up` (a request that
-stays without an answer, see `curation/asking.py`), `torn` (the line before was
-cut and has been taken away). All but `torn` have the request's `key`.
+`reply`), `failure` (an attempt that came to nothing), `given_up` (a request
+that stays without an answer, see `curation/asking.py`), `torn` (the line before
+was cut and has been taken away). All but `torn` have the request's `key`.
 """
 
 import dataclasses

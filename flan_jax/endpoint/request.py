@@ -34,6 +34,9 @@ class Request:
       the first answer would be taken from the journal.
     choices: texts whose log-probabilities are wanted, as the next text, in
       place of an answer. Each is one token for an endpoint.
+    target: a text whose log-probability is wanted, as the next text, in place
+      of an answer: the reply's `score`, over `completion_tokens` tokens. Only
+      a checkpoint gives it.
     score: whether the answer's log-probability is wanted too.
     extra: further fields of an endpoint's JSON, such as `presence_penalty`.
 
@@ -50,6 +53,7 @@ class Request:
   seed: int | None = None
   draw: int = 0
   choices: tuple[str, ...] = ()
+  target: str = ""
   score: bool = False
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -82,6 +86,10 @@ class Request:
       raise UserError(f"Request: choices = {self.choices!r}: give two or more.")
     if self.choices and (self.stop or self.score):
       raise UserError("Request: stop and score have no effect with choices.")
+    if self.target and (self.stop or self.score or self.choices):
+      raise UserError(
+        "Request: stop, score and choices have no effect with a target."
+      )
 
   def key(self, generator: Mapping[str, Any]) -> str:
     """The hash of all that the answer depends on: 64 hex digits.
@@ -123,8 +131,8 @@ class Reply:
     error: why there is no answer; "": there is one.
     log_probs: of the request's choices, in nats; -inf for a choice that is
       not among the likeliest tokens that an endpoint lists.
-    score: log-probability of the answer in nats; None: not asked for, or the
-      endpoint does not offer it.
+    score: log-probability of the answer, or of the request's target, in nats;
+      None: not asked for, or the endpoint does not offer it.
     prompt_tokens, completion_tokens: read and written.
     estimated: whether these two are guesses, since the endpoint did not say.
     cost: in the currency of the prices.

@@ -110,7 +110,8 @@ def test_rows_that_pass(tmp_path):
     for line in (folder / "unreadable.jsonl").read_text().splitlines()
   ]
   assert [r["judge_said"] for r in apart] == ["Well.", "4 or 5"]
-  assert result["unreadable"] == 2 and result["rated"] == 6
+  assert result["unreadable"] == 2
+  assert result["rated"] == 6
   made = manifest.read(folder)
   assert made.counts["rating"] == {
     "kept": 3, "below the threshold": 3, "unreadable rating": 2,
@@ -128,7 +129,8 @@ def test_rows_that_pass(tmp_path):
   # A later comparison by the same judge is flagged.
   assert "gpt-x-0301" in judge.manifest_models([folder / "manifest.json"])
   body = server.asked[0][1]
-  assert body["temperature"] == 0 and body["max_tokens"] == 256
+  assert body["temperature"] == 0
+  assert body["max_tokens"] == 256
   assert "top_p" not in body
   assert "###Instruction:\nDo " in server.prompts[0]
   assert "from 0 to 5" in server.prompts[0]
@@ -165,7 +167,8 @@ def test_options(tmp_path):
     tmp_path, lambda p, n: Say("5" if n else "Hm."),
     data_path=write_rows(tmp_path / "more.json"), rating=Rating(retries=1),
   )
-  assert again["rows"] == 8 and len(server.prompts) == 16
+  assert again["rows"] == 8
+  assert len(server.prompts) == 16
   assert server.asked[-1][1]["temperature"] == 0.7
 
 
@@ -205,7 +208,8 @@ def test_a_row_without_an_answer_is_kept_apart(tmp_path):
     data_path=path,
   )
   assert result["counts"]["rating"]["no answer"] == 1
-  assert result["unreadable"] == 3 and result["rows"] == 2
+  assert result["unreadable"] == 3
+  assert result["rows"] == 2
 
 
 def test_the_job_by_gin(tmp_path, shared):
@@ -227,8 +231,9 @@ def test_the_job_by_gin(tmp_path, shared):
       [str(ROOT)],
     )
     result = config.call_job(loaded, ["test"])
-  assert result["read"] == 12 and sum(result["histogram"].values()) == 12
+  assert result["read"] == 12
+  assert sum(result["histogram"].values()) == 12
   made = manifest.beside(tmp_path / "out" / "data.jsonl")
   assert made.options["threshold"] == 4.5
   assert made.inputs["data"][0].path == str(path)
-  assert alpagasus_lib.METHOD == made.method
+  assert made.method == alpagasus_lib.METHOD

@@ -1,4 +1,4 @@
-"""Self-Instruct and Alpaca: jobs against an endpoint on loopback."""
+"""Self-Instruct: the job against an endpoint on loopback."""
 
 import collections
 import contextlib
@@ -9,12 +9,19 @@ import re
 import pytest
 
 from flan_jax import config
-from flan_jax.curation import alpaca as alpaca_lib
 from flan_jax.curation import (
-  bootstrap, decisions, growth, instances, manifest, overlap, rows, seeds,
-  self_instruct, text_rules, wording,
+  bootstrap,
+  decisions,
+  growth,
+  instances,
+  manifest,
+  overlap,
+  rows,
+  seeds,
+  self_instruct,
+  wording,
 )
-from flan_jax.curation.alpaca import Alpaca, alpaca
+from flan_jax.curation import run as run_lib
 from flan_jax.curation.bootstrap import Bootstrap
 from flan_jax.curation.growth import Growth
 from flan_jax.curation.instances import Instances
@@ -130,8 +137,10 @@ def test_from_seeds_to_rows(tmp_path):
   assert len(prompts) == 2
   body = server.asked[0][1]
   # Published: appendix A.
-  assert body["temperature"] == 0.7 and body["top_p"] == 0.5
-  assert body["presence_penalty"] == 2.0 and body["max_tokens"] == 1024
+  assert body["temperature"] == 0.7
+  assert body["top_p"] == 0.5
+  assert body["presence_penalty"] == 2.0
+  assert body["max_tokens"] == 1024
   assert body["stop"] == ["\n\n", "\n16", "16.", "16 ."]
 
 
@@ -201,7 +210,8 @@ def test_a_request_that_failed_stays_without_an_answer(tmp_path):
   asked = [r["key"] for r in journal if r["record"] == "request"]
   assert len(asked) == len(set(asked))
   given_up = [r for r in journal if r["record"] == "given_up"]
-  assert len(given_up) == 1 and "HTTP 400" in given_up[0]["error"]
+  assert len(given_up) == 1
+  assert "HTTP 400" in given_up[0]["error"]
   lost = [d for d in decided(tmp_path) if d["reason"] == "no answer"]
   assert len(lost) == 1
 
@@ -241,7 +251,8 @@ def test_an_endpoint_that_goes_down_midway_is_waited_for(tmp_path):
   finally:
     for server in restarted:
       server.close()
-  assert len(restarted) == 1 and "answers again" in said[-1]
+  assert len(restarted) == 1
+  assert "answers again" in said[-1]
   assert result["instructions"] == 6
 
 
@@ -299,7 +310,7 @@ def test_it_stops_when_novelty_falls(tmp_path):
                   most_similar=None, barren_rounds=6),
   )
   assert never["stopped"] == "6 rounds admitted nothing"
-  few, server = run(
+  few, _server = run(
     tmp_path / "few",
     growth=Growth(target=99, prompts_per_round=2, most_requests=3),
   )
@@ -335,7 +346,8 @@ def test_the_pool_decides_as_one_pass_over_all(shared):
   kept = [v.novel for v in pool.admit(texts)]
   again = overlap.Pool(limit=limit)
   assert [again.admit([t])[0].novel for t in texts] == kept
-  assert sum(kept) == 173 and len(found) == 175
+  assert sum(kept) == 173
+  assert len(found) == 175
   assert sum(s.is_classification for s in found) == 26
 
 
@@ -401,8 +413,10 @@ def test_instances_that_are_dropped(tmp_path):
   ]
   assert result["rows"] == 3
   body = server.asked[-1][1]
-  assert body["max_tokens"] == 350 and body["presence_penalty"] == 1.5
-  assert body["stop"] == ["Example 6", "Task:"] and body["temperature"] == 0
+  assert body["max_tokens"] == 350
+  assert body["presence_penalty"] == 1.5
+  assert body["stop"] == ["Example 6", "Task:"]
+  assert body["temperature"] == 0
   assert server.asked[-4][1]["max_tokens"] == 3
 
 
@@ -464,10 +478,6 @@ def test_options_that_are_wrong(tmp_path):
     wording.resolve("engish")
   with pytest.raises(UserError, match="INSTANCE_BATCH is 100"):
     Instances(batch=100)
-  with pytest.raises(UserError, match="PROMPT is 'as use'"):
-    Alpaca(prompt="as use")
-  with pytest.raises(UserError, match="IN_CONTEXT is 20"):
-    Alpaca(in_context=20)
   with pytest.raises(UserError, match="BACKEND is None"):
     self_instruct.self_instruct(generator=None, output_dir=tmp_path)
 
@@ -496,7 +506,7 @@ def test_chinese(tmp_path):
       return Say("类别：好评\n很喜欢。\n类别：差评\n太差了。")
     return Say("示例1\n一\n输出：甲\n示例 2\n二\n输出：乙")
 
-  result, server = run(
+  _result, _server = run(
     tmp_path, behave,
     seeds_path=str(seeds.CHINESE), wording="chinese",
     growth=Growth(
@@ -522,138 +532,27 @@ def test_chinese(tmp_path):
   assert passed == [None] * 12
 
 
-# Alpaca.
-
-
-def blocks(found, first=4):
-  out = []
-  for k, (i, given, o) in enumerate(found, first):
-    head = "" if k == first else f"{k}. Instruction:"
-    out.append(f"{head} {i}\n{k}. Input:\n{given}\n{k}. Output:\n{o}\n")
-  return "###\n".join(out)
-
-
-def make_alpaca(folder, behave, growth=None, **options):
-  with fake.serving(behave) as server:
-    endpoint = Endpoint(server.url, "maker", api="completions", retries=0)
-    result = alpaca(
-      generator=endpoint, output_dir=folder,
-      growth=growth or Growth(target=2, prompts_per_round=1),
-      options=Alpaca(**options),
-    )
-  return result, server
-
-
-def test_alpaca(tmp_path):
-  text = blocks([
-    (task(0), "<noinput>", "Fine."), (task(1), "a, b", "b, a"),
-    (task(0), "x", "y"), ("Short it.", "x", "y"), (task(2), "No input.", "z"),
-    (task(3), "x", ""),
-  ]) + "###\n12. Instruction: x\n12. Input:\n1\n12. Output:\n2"
-  result, server = make_alpaca(tmp_path, lambda p, n: Say(text))
-  made = rows.read(tmp_path / "data.jsonl")
-  assert [(r["instruction"], r["input"], r["output"]) for r in made] == [
-    (task(0), "", "Fine."), (task(1), "a, b", "b, a"), (task(2), "", "z"),
-  ]
-  assert [d["reason"] for d in decided(tmp_path)] == [
-    None, None, growth.NEAR, "too short", None, "empty output",
-    "another format",
-  ]
-  prompt, body, _ = server.asked[0]
-  # Published: 3 seeds, temperature 1, 3,072 tokens, the number 20 stops.
-  assert prompt.count("###") == 4 and prompt.endswith("###\n4. Instruction:")
-  assert body["temperature"] == 1.0 and body["max_tokens"] == 3072
-  assert body["stop"] == ["\n20", "20."]
-  assert "<noinput>" in prompt
-  assert made[0]["provenance"]["in_context"][0].startswith("own_")
-
-
-def test_alpacas_prompts(tmp_path):
-  def numbers(prompt):
-    head = alpaca_lib.header(prompt, 20)
-    return re.findall(r"^(\d)\.", head, re.MULTILINE)
-
-  assert numbers("as used") == list("123234567")
-  assert numbers("fixed") == list("123456789")
-  assert alpaca_lib.header("List {count}:", 7) == "List 7:"
-  assert re.sub(r"\d", "", alpaca_lib.header("fixed", 20)) == re.sub(
-    r"\d", "", alpaca_lib.header("as used", 20)
-  )
-
-
-def test_a_reply_that_is_cut_off_loses_its_last_task():
-  text = blocks([(task(0), "a", "b"), (task(1), "c", "d")])
-  found = alpaca_lib.read(Reply(text, complete=False))
-  assert [p.reason for p in found] == [None, "cut off"]
-  repeated = alpaca_lib.read(Reply("4. Instruction:" + text))
-  assert [p.reason for p in repeated] == [None, None]
-  strict = alpaca_lib.read(
-    Reply(blocks([(task(0), "No input.", "")])), Alpaca(faithful=True)
-  )
-  assert strict[0].reason is None and strict[0].row["input"] == "No input."
-
-
-def test_too_long_is_asked_for_less(tmp_path):
-  sizes = []
-
-  def behave(prompt, times):
-    size = server_body["asked"][-1][1]["max_tokens"]
-    sizes.append(size)
-    if size > 2000:
-      return Status(400, json.dumps(
-        {"error": {"message": "Please reduce your prompt; or the answer."}}
-      ))
-    return Say(blocks([(task(0), "a", "b"), (task(1), "c", "d")]))
-
-  server_body = {}
-  with fake.serving(behave) as server:
-    server_body["asked"] = server.asked
-    endpoint = Endpoint(server.url, "maker", api="completions", retries=0)
-    for _ in range(2):
-      alpaca(
-        generator=endpoint, output_dir=tmp_path,
-        growth=Growth(target=2, prompts_per_round=1),
-      )
-  # 0.8 times as many, twice; the second run asks nothing.
-  assert sizes == [3072, 2457, 1965]
-
-
-@pytest.mark.parametrize("name", ["curate_self_instruct", "curate_alpaca"])
-def test_jobs_by_gin(tmp_path, name):
-  def behave(prompt, times):
-    if name == "curate_alpaca":
-      return Say(blocks([(task(0), "a", "b"), (task(1), "c", "d")]))
-    return script(prompt, times)
-
-  script = Script()
-  with fake.serving(behave) as server:
+def test_the_job_by_gin(tmp_path):
+  with fake.serving(Script()) as server:
     flags = {
       "BASE_URL": server.url, "ENDPOINT_MODEL": "maker", "TARGET": "2",
       "OUTPUT_DIR": str(tmp_path), "API": "completions", "SEED": "3",
     }
     loaded = config.load(
-      [f"gin/{name}.gin", "gin/backends/endpoint.gin"], list(flags.items()),
-      [str(ROOT)],
+      ["gin/curate_self_instruct.gin", "gin/backends/endpoint.gin"],
+      list(flags.items()), [str(ROOT)],
     )
     result = config.call_job(loaded, ["test"])
   assert result["rows"] >= 2
   written = manifest.read(tmp_path)
   # gin's values are the published ones, as the classes have them.
-  defaults = {
-    "curate_self_instruct": (Growth(), "bootstrap", Bootstrap()),
-    "curate_alpaca": (
-      Growth(target=52_000, rules=Rules(keywords=text_rules.ALPACA_KEYWORDS)),
-      "alpaca", Alpaca(),
-    ),
-  }
-  expected, key, other = defaults[name]
-  from flan_jax.curation import run as run_lib
-
-  assert written.options["growth"] == run_lib.plain(expected) | {
-    "target": 2, "seed": 3,
-  }
-  assert written.options[key] == run_lib.plain(other)
-  assert written.config and written.command == ["test"]
+  assert written.options["growth"] == run_lib.plain(
+    Growth(target=2, seed=3)
+  )
+  assert written.options["bootstrap"] == run_lib.plain(Bootstrap())
+  assert written.options["instances"] == run_lib.plain(Instances(seed=3))
+  assert written.command == ["test"]
+  assert (tmp_path / "report.html").exists()
 
 
 def test_chinese_by_gin():
