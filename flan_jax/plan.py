@@ -55,6 +55,8 @@ def plan(
   train_steps: int,
   layout: sharding.Layout | None = None,
   vocabulary: Any = None,
+  adapter: Any = None,
+  trainable: str | None = None,
   microbatches: int = 1,
   pack: bool = True,
   random_seed: int = 0,
@@ -75,6 +77,8 @@ def plan(
     train_steps: see there.
     layout: see there; its `topology` names the machine.
     vocabulary: see there; checked against the model if given.
+    adapter: see there.
+    trainable: see there.
     microbatches: see there.
     pack: see there.
     random_seed: see there.
@@ -95,6 +99,9 @@ def plan(
   checks.lengths(task_feature_lengths)
   if vocabulary is not None:
     checks.vocabulary(vocabulary, model)
+  if adapter is not None:
+    model = adapter.on(model, vocabulary)
+    trainable = trainable or model.trainable
   layout = layout or sharding.Layout()
   topology, devices, notes = machine(layout)
   lengths = (task_feature_lengths["inputs"], task_feature_lengths["targets"])
@@ -111,13 +118,14 @@ def plan(
       ),
       accumulate=microbatches,
       dropout_seed=random_seed,
+      trainable=trainable,
     )
 
   where = topology.name if topology else f"{len(devices)} CPU devices"
   say(f"compiling the step of {batch_size:,} rows for {where} ...")
   step = compile_step(batch_size)
   partition = sharding.Partition.of(layout, devices)
-  state = sizing.state_bytes(partition, model, optimizer)
+  state = sizing.state_bytes(partition, model, optimizer, trainable)
   found = None
   if topology is not None:
     rule = partition.sharding("batch").spec[0]

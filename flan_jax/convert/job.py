@@ -22,6 +22,7 @@ from flan_jax.convert import (
   merged,
   native,
   peft,
+  prompts,
   shapes,
   t5x,
 )
@@ -29,7 +30,7 @@ from flan_jax.convert.source import TensorSource, open_source
 from flan_jax.errors import UserError, check_known
 from flan_jax.training import progress
 
-FORMATS = ("hf", "t5x", "flan_jax", "peft")
+FORMATS = ("hf", "t5x", "flan_jax", "peft", "npy")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -56,7 +57,8 @@ def convert(
   Args:
     input_path: a checkpoint of any format in `convert/source.py`.
     output_path: the folder to be made.
-    output_format: "hf", "t5x" or "flan_jax"; "peft" for an adapter alone.
+    output_format: "hf", "t5x" or "flan_jax"; for an adapter alone "peft", or
+      "npy" for a soft prompt as T5X's prompt tuning reads it.
     base_path: for an adapter in PEFT's layout: its base, where the folder does
       not name it by a path that is there.
     output_dtype: "float32" or "bfloat16"; "float16" for "hf" alone, which
@@ -89,16 +91,21 @@ def convert(
       f"OUTPUT_DTYPE='float16' with OUTPUT_FORMAT={output_format!r}: parameters"
       " to train from are 'float32' or 'bfloat16'; give one of these."
     )
-  if output_dtype is not None and output_format == "peft":
+  if output_dtype is not None and output_format in ("peft", "npy"):
     raise UserError(
-      f"OUTPUT_DTYPE={output_dtype!r} has no effect with OUTPUT_FORMAT='peft',"
-      " whose adapters are float32: remove one of the two."
+      f"OUTPUT_DTYPE={output_dtype!r} has no effect with OUTPUT_FORMAT="
+      f"{output_format!r}, whose arrays are float32: remove one of the two."
     )
-  drafts.check_free(output_path, overwrite=overwrite)
+  if output_format != "npy":
+    drafts.check_free(output_path, overwrite=overwrite)
   source = _opened(input_path, base_path)
   if output_format == "peft":
     written = peft.write(source, output_path, overwrite=overwrite)
     progress.Display().say(f"wrote {written}: {len(source.own)} tensors")
+    return written
+  if output_format == "npy":
+    written = prompts.write_source(source, output_path, overwrite=overwrite)
+    progress.Display().say(f"wrote {written}")
     return written
   source = merged.whole(source)
   config = _config(source, model, output_format)

@@ -80,7 +80,7 @@ def whole(source: Any) -> Any:
     raise UserError(
       f"{source.path} holds an adapter of kind {described['kind']!r}, which is"
       " no part of any tensor of its base: give OUTPUT_FORMAT='peft', or the"
-      f" base {source.base.path} itself."
+      f" base {getattr(getattr(source, 'base', source), 'path', '')} itself."
     )
   return MergedSource(source)
 

@@ -5,11 +5,13 @@ a shape alone.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from flan_jax.errors import UserError
+from flan_jax.models.soft_prompt import SoftPrompt
 
 
 def read(path: str | pathlib.Path, mark: str | None = None) -> dict[str, Any]:
@@ -37,6 +39,60 @@ def read(path: str | pathlib.Path, mark: str | None = None) -> dict[str, Any]:
   if (path / "adapter_config.json").is_file():
     return _read_peft(path, mark)
   return _read_run(path, mark)
+
+
+def pool(
+  base: Any,
+  paths: Mapping[str, str | pathlib.Path],
+  *,
+  side: str | None = None,
+  mark: str | None = None,
+) -> tuple[SoftPrompt, dict[str, Any]]:
+  """Several saved prompts before one model: each row of a batch names its own.
+
+      model, own = pool(base, {"cb": "runs/cb", "rte": "rte.npy"})
+      params = {**base_params, model.key: own}
+      inputs = model.chosen(inputs_BS, [model.prompt_id("rte"), ...])
+      decoding.decode(model, params, inputs, config)
+
+  Args:
+    base: `EncoderDecoder` or `DecoderOnly`.
+    paths: name -> what `read` reads.
+    side: as of `SoftPrompt`.
+    mark: fingerprint of the base's parameters, compared with the runs'.
+
+  Returns:
+    The model, and its tree under `soft_prompt`.
+
+  Raises:
+    UserError: no prompt; prompts of other lengths, or of another width than
+      the model's, all named; what `read` raises.
+  """
+  if not paths:
+    raise UserError("a pool needs at least one prompt; give name -> path.")
+  found = {name: read(path, mark) for name, path in paths.items()}
+  plain = SoftPrompt(base, 1, tuple(paths), side)
+  own: dict[str, Any] = {}
+  for one in plain.sides:
+    lacking = [n for n, sides in found.items() if one not in sides]
+    if lacking:
+      raise UserError(
+        f"{paths[lacking[0]]} holds no prompt of the {one}; set side to where"
+        " the prompts were trained."
+      )
+    shapes = {n: sides[one].shape for n, sides in found.items()}
+    width = base.config.emb_dim
+    if len(set(shapes.values())) > 1 or {s[1] for s in shapes.values()} != {
+      width
+    }:
+      said = ", ".join(f"{n} {list(s)}" for n, s in shapes.items())
+      raise UserError(
+        f"prompts of a pool have one length and the model's width, {width};"
+        f" these are {said}."
+      )
+    own[one] = {"prompt": np.concatenate([x[one] for x in found.values()])}
+  length = next(iter(found.values()))[plain.sides[0]].shape[0]
+  return SoftPrompt(base, length, tuple(paths), side), own
 
 
 def read_numpy(path: str | pathlib.Path) -> np.ndarray:
@@ -84,6 +140,32 @@ def write_numpy(
       f"{path} cannot be written: {error.strerror or error}."
     ) from error
   return path
+
+
+def write_source(
+  source: Any, path: str | pathlib.Path, *, overwrite: bool = False
+) -> pathlib.Path:
+  """Writes the prompt of a checkpoint as a `.npy`.
+
+  Raises:
+    UserError: it has no soft prompt, several, or one on each side; see
+      `write_numpy`.
+  """
+  described = getattr(source, "adapter", None)
+  if described is None or described["kind"] != "soft_prompt":
+    raise UserError(
+      f"{source.path} holds no soft prompt; OUTPUT_FORMAT='npy' writes such a"
+      " one. Give the folder of a run with ADAPTER ="
+      " @prompt_tuning.PromptTuning()."
+    )
+  found = vectors_of(source)
+  if len(found) > 1:
+    raise UserError(
+      f"{source.path} holds a prompt of the encoder and one of the decoder, and"
+      " a .npy is one array: train with PROMPT_SIDE = 'encoder' for it."
+    )
+  (vectors_PD,) = found.values()
+  return write_numpy(path, vectors_PD, overwrite=overwrite)
 
 
 def _read_peft(path, mark):

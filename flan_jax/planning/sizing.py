@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from flan_jax.training import compiled, sharding
+from flan_jax.training import trainable as trainable_lib
 from flan_jax.training.loss import LossConfig
 
 # Of the memory, what a batch that has not been compiled is reckoned with: the
@@ -81,6 +82,7 @@ def compile_step(
   loss_config: LossConfig,
   accumulate: int,
   dropout_seed: int,
+  trainable: str | None = None,
 ) -> Step | TooLarge:
   """The step of `training/compiled.py` for these devices.
 
@@ -93,6 +95,8 @@ def compile_step(
     loss_config: see there.
     accumulate: see there.
     dropout_seed: see there.
+    trainable: regex of the parameters that are trained, the others are frozen;
+      None: all.
   """
   rows = next(iter(batch.values())).shape[0]
   partition = sharding.Partition.of(
@@ -102,7 +106,7 @@ def compile_step(
     batch_size=rows,
     accumulate=accumulate,
   )
-  state = partition.abstract_state(model, optimiser)
+  state = partition.abstract_state(model, optimiser, trainable)
   take = compiled.train_step(
     partition,
     state,
@@ -111,9 +115,14 @@ def compile_step(
     loss_config=loss_config,
     accumulate=accumulate,
     dropout_seed=dropout_seed,
+    frozen=trainable is not None,
   )
   began = time.monotonic()
-  lowered = take.lower(state, partition.abstract_batch(batch))
+  kept = ()
+  if trainable is not None:
+    whole = partition.abstract_params(model)
+    kept = (trainable_lib.split(whole, trainable)[1],)
+  lowered = take.lower(state, *kept, partition.abstract_batch(batch))
   try:
     made = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -231,10 +240,13 @@ def _next_guess(known, unit, memory) -> int | None:
 
 
 def state_bytes(
-  partition: sharding.Partition, model: Any, optimiser: Any
+  partition: sharding.Partition,
+  model: Any,
+  optimiser: Any,
+  trainable: str | None = None,
 ) -> dict[str, float]:
   """Bytes of a chip's part of the parameters and of the optimiser's state."""
-  state = partition.abstract_state(model, optimiser)
+  state = partition.abstract_state(model, optimiser, trainable)
 
   def of(tree):
     return float(
@@ -244,7 +256,10 @@ def state_bytes(
       )
     )
 
-  return {"parameters": of(state.params), "optimiser": of(state.opt_state)}
+  return {
+    "parameters": of(partition.abstract_params(model)),
+    "optimiser": of(state.opt_state),
+  }
 
 
 def parameters(model: Any) -> int:

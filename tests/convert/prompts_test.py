@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flan_jax.convert import fingerprint, load, part, peft, prompts
+from flan_jax.convert import fingerprint, job, load, part, peft, prompts
 from flan_jax.convert.native import extra_of
 from flan_jax.convert.source import open_source
 from flan_jax.errors import UserError
@@ -180,6 +180,46 @@ def test_a_folder_of_peft_is_a_checkpoint(pair, tmp_path):
     prompts.read(written, other)
   with pytest.raises(UserError, match=f"has {other}"):
     prompts.read(folder / "run", other)
+
+
+def test_a_pool_serves_saved_prompts_beside_each_other(pair, tmp_path):
+  _, folder, model, params = pair
+  job.convert(
+    input_path=str(folder / "run"),
+    output_path=str(tmp_path / "one.npy"),
+    output_format="npy",
+  )
+  (side,) = model.sides
+  one = np.load(tmp_path / "one.npy")
+  np.testing.assert_array_equal(one, params[KEY][side]["prompt"])
+  np.save(tmp_path / "two.npy", one[::-1])
+  paths = {"one": folder / "run", "two": tmp_path / "two.npy"}
+  served, own = prompts.pool(model.base, paths)
+  rows = np.array([[5, 9, 3, 1]] * 2, np.int32)
+  choices = np.array([[[4, 8]]] * 2, np.int32)
+  both = {**params, KEY: own}
+  ids = [served.prompt_id("two"), served.prompt_id("one")]
+  mixed = served.encode(both, served.chosen(rows, np.array(ids)))
+  scores = served.score(both, mixed, choices)
+  for row, vectors in zip(scores, (one[::-1], one), strict=True):
+    alone = {**params, KEY: {side: {"prompt": vectors}}}
+    expected = model.score(alone, model.encode(alone, rows), choices)[0]
+    np.testing.assert_allclose(row, expected, atol=1e-5)
+  np.save(tmp_path / "short.npy", one[:2])
+  with pytest.raises(UserError, match=r"short \[2, 16\]"):
+    prompts.pool(model.base, {**paths, "short": tmp_path / "short.npy"})
+  with pytest.raises(UserError, match="no part of any tensor"):
+    job.convert(
+      input_path=str(folder / "run"),
+      output_path=str(tmp_path / "hf"),
+      output_format="hf",
+    )
+  with pytest.raises(UserError, match="holds no soft prompt"):
+    job.convert(
+      input_path=str(folder / "base"),
+      output_path=str(tmp_path / "base.npy"),
+      output_format="npy",
+    )
 
 
 def test_a_prompt_before_the_decoder_is_not_pefts(pair, tmp_path):
