@@ -21,7 +21,8 @@ class MergedSource:
       merged.read("decoder/layers_0/self_attention/query/kernel")
 
   Of a base that was trained on in 4 or 8 bits, kernels are as it had them:
-  quantised and back, and A B added. What is changed is float32.
+  quantised and back, and A B added; its embedding and head are rounded as it
+  had them. What is changed is float32.
 
   Raises:
     UserError: the base is another than the adapter was trained on.
@@ -48,23 +49,28 @@ class MergedSource:
     }
 
   def _is_changed(self, name):
-    in_few_bits = self._options.base_type and quantised.is_kernel(name)
-    return bool(in_few_bits) or _own(name, "a") in self._source.own
+    kind, rest = self._options.base_type, self._options.base_rest
+    return _own(name, "a") in self._source.own or (
+      kind is not None
+      and (quantised.is_kernel(name) or quantised.is_rest(name, rest))
+    )
 
   def read(self, name: str) -> np.ndarray:
-    kernel = self._source.base.read(name)
+    array = self._source.base.read(name)
     if not self._is_changed(name):
-      return kernel
-    kernel = np.asarray(kernel, np.float32)
-    if self._options.base_type:
-      stored = quantised.quantise(kernel, self._options.base_type)
-      kernel = np.asarray(quantised.dequantise(stored))
+      return array
+    kernel, o = np.asarray(array, np.float32), self._options
+    if o.base_type is not None:
+      stored = quantised.one(name, kernel, o.base_type, o.base_rest)
+      if isinstance(stored, dict):
+        stored = quantised.dequantise(stored)
+      kernel = np.asarray(stored).astype(np.float32)
     if _own(name, "a") not in self._source.own:
       return kernel
     a, b = (
       self._source.read(_own(name, side)).astype(np.float64) for side in "ab"
     )
-    return (kernel + self._options.scale * (a @ b)).astype(np.float32)
+    return (kernel + o.scale * (a @ b)).astype(np.float32)
 
 
 def whole(source: Any) -> Any:

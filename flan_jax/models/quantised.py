@@ -112,13 +112,19 @@ def is_kernel(name: str) -> bool:
   return re.search(r"(^|/)layers(_\d+)?/.*kernel$", name) is not None
 
 
+def is_rest(name: str, rest: str) -> bool:
+  """Whether a parameter is one of the other matrices, and gets a new type."""
+  last = name.split("/")[-1]
+  matrix = last in ("kernel", "embedding") and not is_kernel(name)
+  return matrix and rest != "float32"
+
+
 def one(name: str, x: Array, kind: str, rest: str = "float32") -> Any:
   """One parameter as it is stored; see `tree`."""
-  last = name.split("/")[-1]
   if is_kernel(name):
     function = functools.partial(quantise, kind=kind)
     return function(x) if x.ndim == 2 else jax.vmap(function)(x)
-  return x.astype(rest) if last in ("kernel", "embedding") else x
+  return x.astype(rest) if is_rest(name, rest) else x
 
 
 def tree(params: Params, kind: str, rest: str = "float32") -> dict[str, Any]:

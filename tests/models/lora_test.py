@@ -1,13 +1,18 @@
 """LoRA beside kernels, and kernels in 4 and 8 bits."""
 
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flan_jax.convert import trees
-from flan_jax.models import lora, stack
+from flan_jax.errors import UserError
+from flan_jax.models import adapted as adapted_lib
+from flan_jax.models import decoding, lora, stack
+from flan_jax.training import axes
 from tests.models import kinds
 
 ALL = r".*layers_\d+/.*kernel"
@@ -110,3 +115,135 @@ def test_no_gradient_of_a_kernel_is_made(kind):
     return jnp.sum(model.base.hidden(params, batch) ** 2)
 
   assert flops(of_adapter, tree) < 0.8 * flops(of_base, params)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+@pytest.mark.parametrize("scan", [False, True])
+def test_axes_follow_the_kernel(kind, scan):
+  model, _ = adapted(kind, scan, rank=2, base_type="nf4")
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  every = axes.of_tree(shapes)  # each has a line
+  plain = axes.of_tree(jax.eval_shape(model.base.init, jax.random.key(0)))
+  for name in model.targets:
+    wide, out = plain[name][-2:]
+    scope = name.removesuffix("/kernel")
+    assert every[f"lora/{scope}/lora_a"][-2:] == (wide, lora.RANK_AXIS)
+    assert every[f"lora/{scope}/lora_b"][-2:] == (lora.RANK_AXIS, out)
+    assert every[f"{name}/nf4"][-3:] == (wide, "block", out)
+
+
+def test_dropout_is_of_what_the_adapter_reads_alone():
+  model, params = adapted("decoder_only", dropout=0.5)
+  fresh = model.initial(jax.random.key(1))
+  batch, rng = batch_of("decoder_only"), jax.random.key(7)
+
+  def hidden(tree, rng=None):
+    return model.hidden({**params, "lora": tree}, batch, dropout_rng=rng)
+
+  np.testing.assert_array_equal(hidden(fresh, rng), hidden(fresh))
+  tree = filled(fresh)
+  assert not np.allclose(hidden(tree, rng), hidden(tree))
+  np.testing.assert_array_equal(hidden(tree, rng), hidden(tree, rng))
+
+  x = jnp.ones((4000, 1))
+  one = lora.LowRank(jnp.ones((1, 1)), jnp.ones((1, 1)), 0.25)
+  y = one(x, lambda x: 0.0 * x, jax.random.key(0), ())
+  assert np.unique(np.round(y, 4)).tolist() == [0.0, 1.3333]
+  assert float(jnp.mean(y)) == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_each_example_has_its_own_adapter(kind):
+  """Ranking, and decoding with beams side by side; a bank of three."""
+  model, params = adapted(kind, targets=r".*(query|wo)/kernel")
+  fresh = model.initial(jax.random.key(1))
+  trees_A = [filled(fresh, seed) for seed in range(3)]
+  ids_B = np.array([2, 0])
+  chosen = {**params, "lora": lora.choose(lora.bank(trees_A), ids_B)}
+  inputs_BS = np.array([[3, 4, 5], [6, 7, -1]])
+  choices_BCT = np.array([[[8, 1], [9, 1]]] * 2)
+  together = model.score(chosen, model.encode(chosen, inputs_BS), choices_BCT)
+  search = decoding.DecodeConfig(
+    "beam", beam_size=2, max_decode_len=3, end_ids=(1,)
+  )
+  said = decoding.decode(model, chosen, inputs_BS, search)
+  for row, which in enumerate(ids_B):
+    own = {**params, "lora": trees_A[which]}
+    alone = inputs_BS[row : row + 1]
+    scores = model.score(
+      own, model.encode(own, alone), choices_BCT[row : row + 1]
+    )
+    np.testing.assert_allclose(together[row], scores[0], atol=1e-5)
+    its = decoding.decode(model, own, alone, search)
+    np.testing.assert_array_equal(said.tokens_BKT[row], its.tokens_BKT[0])
+  short = jax.tree.map(lambda x: x[..., :1], trees_A[0])
+  with pytest.raises(UserError, match="same targets and rank"):
+    lora.bank([trees_A[0], short])
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_bank_of_scanned_layers(scan):
+  model, params = adapted("decoder_only", scan, targets=r".*query/kernel")
+  trees_A = [filled(model.initial(jax.random.key(1)), s) for s in range(2)]
+  batch = batch_of("decoder_only")
+  chosen = lora.choose(lora.bank(trees_A), np.array([1, 0]))
+  ours = model.logits({**params, "lora": chosen}, batch)
+  for row in range(B):
+    alone = {name: x[row : row + 1] for name, x in batch.items()}
+    wanted = model.logits({**params, "lora": trees_A[1 - row]}, alone)
+    np.testing.assert_allclose(ours[row], wanted[0], atol=1e-5)
+
+
+def test_scale():
+  base, params = kinds.tiny("decoder_only")
+  tree = filled(lora.Lora(rank=4).on(base).initial(jax.random.key(0)))
+  batch = batch_of("decoder_only")
+
+  def logits(**options):
+    model = lora.Lora(rank=4, **options).on(base)
+    return model.logits({**params, "lora": tree}, batch)
+
+  np.testing.assert_allclose(
+    logits(alpha=8.0), logits(alpha=4.0, rank_stabilised=True), atol=1e-6
+  )
+  assert not np.allclose(logits(alpha=8.0), logits(alpha=4.0))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"rank": 0}, "rank is 0; it must be 1 or more"),
+    ({"alpha": 0.0}, "alpha is 0.0"),
+    ({"dropout": 1.0}, "dropout is 1.0"),
+    ({"targets": "("}, "no regular expression"),
+    ({"base_type": "nf3"}, "'nf3'; known are nf4, int8"),
+    ({"base_type": "nf4", "base_rest": "f16"}, "known are float32, bfloat16"),
+    ({"base_rest": "bfloat16"}, "has no effect"),
+    ({"targets": ".*qurey/kernel"}, "matches no kernel .* attention/query"),
+    ({"targets": ".*"}, "no kernel of a layer; an adapter stands beside"),
+    ({"targets": ".*(query|embedding).*"}, "matches token_embedder/embedding"),
+    ({"rank": 17}, "LORA_RANK=17 is more than 16, the smaller side of"),
+  ],
+)
+def test_bad_input(options, message):
+  base, _ = kinds.tiny("encoder_decoder")
+  with pytest.raises(UserError, match=message):
+    lora.Lora(**options).on(base)
+
+
+def test_some_layers_of_a_scanned_stack():
+  base, _ = kinds.tiny("decoder_only", scan=True)
+  with pytest.raises(UserError, match="matches 1 of the 2 layers of decoder"):
+    lora.Lora(targets=r".*layers_1/.*query/kernel").on(base)
+  unscanned, _ = kinds.tiny("decoder_only")
+  model = lora.Lora(targets=r".*layers_1/.*query/kernel").on(unscanned)
+  assert list(model.targets) == ["decoder/layers_1/self_attention/query/kernel"]
+
+
+def test_described_and_recalled():
+  base, _ = kinds.tiny("encoder_decoder")
+  model = lora.Lora(rank=4, alpha=2.0, base_type="int8").on(base)
+  said = json.loads(json.dumps(model.described()))
+  assert adapted_lib.recalled(base, said, "x") == model
+  with pytest.raises(UserError, match="'rnak'; known .* nearest is 'rank'"):
+    lora.options_of({"kind": "lora", "rnak": 3})

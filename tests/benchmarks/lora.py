@@ -1,0 +1,214 @@
+"""LoRA and QLoRA: memory and time of a step, beside full tuning and PEFT.
+
+  python -m tests.benchmarks lora
+
+`decoder_step.py`'s Llama of 35.2M parameters with 4 rows of 320 tokens. LoRA
+has rank 8 on every kernel of a layer. Steps are taken in turn in one process,
+but for PEFT's (transformers, PyTorch), which has its own. Of what a step holds
+(parameters, gradients, slots, activations), XLA says how much it is.
+
+Numbers in 4 bits are compared with qwix's where it is installed.
+"""
+
+import statistics
+import sys
+import time
+
+from tests.benchmarks import decoder_step
+from tests.benchmarks import step as step_benchmark
+
+ROWS, LENGTH, RANK = 4, decoder_step.LENGTH, 8
+TARGETS = r".*layers_\d+/.*kernel"
+WARM_UP, RUNS = 1, 7
+
+
+def _batch():
+  import numpy as np
+
+  tokens_BT = decoder_step._tokens()[:ROWS].astype(np.int32)
+  ones_BT = np.ones_like(tokens_BT)
+  return {
+    "decoder_input_tokens": np.pad(tokens_BT[:, :-1], ((0, 0), (1, 0))),
+    "decoder_target_tokens": tokens_BT,
+    "decoder_loss_weights": ones_BT.astype(np.float32),
+    "decoder_segment_ids": ones_BT,
+    "decoder_positions": ones_BT * np.arange(LENGTH, dtype=np.int32),
+  }
+
+
+def _adapted(base_type=None):
+  from flan_jax.models import lora
+
+  rest = "float32" if base_type is None else "bfloat16"
+  options = lora.Lora(RANK, targets=TARGETS, base_type=base_type,
+                      base_rest=rest)
+  return options.on(decoder_step._model())
+
+
+def _compiled(model):
+  """A step as the trainer takes it, and the bytes it holds."""
+  import jax
+
+  from flan_jax.training import compiled, optimiser, sharding, trainable
+  from flan_jax.training.loss import LossConfig
+
+  adam = optimiser.adamw(1e-4)
+  partition = sharding.Partition.of(sharding.Layout(), jax.devices()[:1])
+  params, frozen = model.init(jax.random.key(0)), None
+  if hasattr(model, "key"):
+    params, frozen = trainable.split(params, model.trainable)
+  state = partition.state_of(params, adam)
+  take = compiled.train_step(
+    partition, state, model=model, optimiser=adam, loss_config=LossConfig(),
+    dropout_seed=0, frozen=frozen is not None,
+  )
+  batch = partition.put(_batch())
+  between = (frozen,) if frozen is not None else ()
+  program = take.lower(state, *between, batch).compile()
+  sizes = program.memory_analysis()
+  held = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+
+  def run():
+    nonlocal state
+    state, metrics = take(state, *between, batch)
+    jax.block_until_ready(state)
+    return float(metrics["loss"])
+
+  return run, held, sum(x.nbytes for x in jax.tree.leaves(frozen or params))
+
+
+def ours():
+  """A step of LoRA, for `step.compared`."""
+  return _compiled(_adapted())[0]
+
+
+def peer():
+  """The same through PEFT and PyTorch, with AdamW."""
+  import peft
+  import torch
+  import transformers
+
+  torch.set_num_threads(step_benchmark.THREADS)
+  model = transformers.LlamaForCausalLM(
+    transformers.LlamaConfig(
+      vocab_size=decoder_step.VOCABULARY,
+      hidden_size=decoder_step.WIDTH,
+      intermediate_size=decoder_step.MLP,
+      num_hidden_layers=decoder_step.LAYERS,
+      num_attention_heads=decoder_step.HEADS,
+      num_key_value_heads=decoder_step.HEADS,
+      tie_word_embeddings=False,
+      attn_implementation="sdpa",
+      use_cache=False,
+    )
+  )
+  config = peft.LoraConfig(
+    r=RANK, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
+  )
+  model = peft.get_peft_model(model, config).train()
+  trained = [p for p in model.parameters() if p.requires_grad]
+  optimiser = torch.optim.AdamW(trained, lr=1e-4)
+  tokens_BT = torch.tensor(decoder_step._tokens()[:ROWS])
+
+  def run():
+    optimiser.zero_grad()
+    out = model(input_ids=tokens_BT, labels=tokens_BT)
+    out.loss.backward()
+    optimiser.step()
+    return out.loss.item()
+
+  return run
+
+
+def _in_turn(sides):
+  """Median seconds of CPU of each side's steps, taken in turn."""
+  seconds = {name: [] for name in sides}
+  for i in range(WARM_UP + RUNS):
+    for name, take in sides.items():
+      start = time.process_time()
+      take()
+      if i >= WARM_UP:
+        seconds[name].append(time.process_time() - start)
+  return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def _qwix_row(kernel):
+  """Bytes and error of a number in 4 bits, ours and qwix's."""
+  import importlib.util
+
+  import jax
+  import numpy as np
+
+  from flan_jax.models import quantised
+
+  def error(x):
+    gap = np.asarray(x, np.float32) - kernel
+    return float(np.sqrt(np.mean(gap**2)) / kernel.std())
+
+  stored = quantised.quantise(kernel, "nf4")
+  size = sum(x.nbytes for x in stored.values()) / kernel.size
+  note = f"error {error(quantised.dequantise(stored)):.4f} of the deviation"
+  row = {"job": "bytes of a number in nf4", "ours": size, "unit": "B",
+         "runs": 1, "note": f"{note}; qwix is not installed"}
+  if importlib.util.find_spec("qwix") is None:
+    return row
+  from qwix._src.core import qarray
+
+  how = qarray.HowToQuantize(
+    qtype="nf4", channelwise_axes=[1], tiled_axes={0: quantised.BLOCK}
+  )
+  its = qarray.quantize(kernel, how)
+  bytes_its = sum(x.nbytes for x in jax.tree.leaves(its)) / kernel.size
+  return row | {
+    "peer": bytes_its,
+    "ratio": size / bytes_its,
+    "note": f"{note}, qwix {error(qarray.dequantize(its)):.4f}",
+  }
+
+
+def run() -> list[dict]:
+  """Rows with `job, ours, peer, unit, ratio, runs, note`; ratio < 1: less."""
+  import jax
+  import numpy as np
+
+  model = decoder_step._model()
+  sides, held, base = {}, {}, {}
+  for name, one in (
+    ("full", model),
+    ("LoRA", _adapted()),
+    ("nf4", _adapted("nf4")),
+    ("int8", _adapted("int8")),
+  ):
+    sides[name], held[name], base[name] = _compiled(one)
+  seconds = _in_turn(sides)
+  rows = []
+  for name, against in (("LoRA", "full"), ("nf4", "LoRA"), ("int8", "LoRA")):
+    rows += [
+      {
+        "job": f"step, {name} base against {against}",
+        "ours": 1e3 * seconds[name],
+        "peer": 1e3 * seconds[against],
+        "unit": "ms of CPU",
+        "ratio": seconds[name] / seconds[against],
+        "runs": RUNS,
+        "note": f"{ROWS} x {LENGTH} tokens, rank {RANK}, AdamW",
+      },
+      {
+        "job": f"memory of a step, {name} base against {against}",
+        "ours": held[name] / 2**20,
+        "peer": held[against] / 2**20,
+        "unit": "MiB",
+        "ratio": held[name] / held[against],
+        "runs": 1,
+        "note": f"base {base[name] / decoder_step.PARAMETERS:.3f} B a number",
+      },
+    ]
+  kernel = 0.02 * jax.random.normal(jax.random.key(0), (1536, 576))
+  rows.append(_qwix_row(np.asarray(kernel)))
+  flops = _adapted().model_flops({"decoder_input_tokens": (ROWS, LENGTH)})
+  job = "step of LoRA against PEFT's, Llama 35.2M, 4 x 320, float32"
+  return rows + step_benchmark.compared("tests.benchmarks.lora", job, flops)
+
+
+if __name__ == "__main__":
+  step_benchmark.worker({"ours": ours, "peer": peer}[sys.argv[1]]())
