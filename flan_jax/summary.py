@@ -8,6 +8,7 @@ import jax
 
 from flan_jax.data.directory import Directory
 from flan_jax.eval.evaluation import Evaluation
+from flan_jax.models import quantised
 from flan_jax.training.accounting import CATEGORIES
 from flan_jax.training.progress import Display
 
@@ -36,7 +37,7 @@ def start(
     train_steps: steps in all.
     trained: the parameters that are trained, where others are frozen.
   """
-  size = sum(x.size for x in jax.tree.leaves(params))
+  size = quantised.numbers(params)
   devices = jax.devices()
   display.say(f"run:    {folder}")
   display.say(f"data:   {data.label}")

@@ -143,6 +143,24 @@ def tree(params: Params, kind: str, rest: str = "float32") -> dict[str, Any]:
   return jax.tree_util.tree_map_with_path(stored, dict(params))
 
 
+def numbers(params: Params) -> int:
+  """How many parameters a tree stands for, however they are stored.
+
+  >>> kernel = jnp.ones((64, 8))
+  >>> numbers({"layers_0": {"kernel": quantise(kernel, "nf4")}})
+  512
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(dict(params))
+  total = 0
+  for path, x in leaves:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if name.endswith("kernel/nf4"):
+      total += 2 * x.size
+    elif not re.search(r"kernel/scale(_low|_step)?$", name):
+      total += x.size
+  return total
+
+
 def dequantise(stored: Stored, dtype: Any = jnp.float32) -> Float[Array, "d f"]:
   """The kernel that is stored, nearly.
 
