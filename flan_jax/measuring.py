@@ -1,7 +1,8 @@
 """What a run measures on its way, and keeps beside it for the report.
 
 `evaluation_<step>.json` has the held-out tasks, `predictions/step_<step>.jsonl`
-every answer, and `metrics.jsonl` the headline with the validation loss.
+every answer, `metrics.jsonl` the headline with the validation loss, and
+`prompt.json` what the vectors of a soft prompt are near.
 """
 
 import json
@@ -11,9 +12,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from flan_jax import evaluate
 from flan_jax.data import inventory, mixtures
 from flan_jax.errors import UserError
+from flan_jax.eval import prompt_words
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.training import loop, progress, validation, writers
@@ -31,6 +36,7 @@ class Measuring:
     model: Any,
     validation: validation.Validation,
     held_out: EvaluationSet | None,
+    vocabulary: Any,
     log: writers.MetricsLog,
     display: progress.Display,
   ):
@@ -39,6 +45,7 @@ class Measuring:
     model: that is trained.
     validation: of the training mixture.
     held_out: None evaluates nothing.
+    vocabulary: that says what the vectors of a soft prompt are near.
     log: gets the scalars.
     display: gets a line.
     """
@@ -46,6 +53,7 @@ class Measuring:
     self._model = model
     self._validation = validation
     self._held_out = held_out
+    self._vocabulary = vocabulary
     self._log = log
     self._display = display
 
@@ -60,6 +68,9 @@ class Measuring:
       if result is not None:
         scalars |= result.headline
         said.append(f"held-out mean {result.mean:.1f}")
+    # Of several processes none has the whole table of tokens.
+    if hasattr(self._model, "vectors") and jax.process_count() == 1:
+      write(self._folder / "prompt.json", self._words(params))
     self._log.write(step, scalars)
     self._display.say(f"step {step:,}: {', '.join(said)}")
     return scalars
@@ -76,6 +87,15 @@ class Measuring:
       row["step"] == start and "validation/loss" in row
       for row in writers.read(self._log.path)
     )
+
+  def _words(self, params) -> dict[str, Any]:
+    """What each vector of a soft prompt is near, by side."""
+    table_VD = np.asarray(self._model.embedding(params))
+    out = {}
+    for side, vectors_NPD in self._model.vectors(params).items():
+      near = prompt_words.nearest_tokens(np.asarray(vectors_NPD)[0], table_VD)
+      out[side] = prompt_words.words(near, self._vocabulary)
+    return out
 
   def _evaluated(self, params, step: int) -> Evaluation | None:
     """None: it cannot be kept. A run does not end for a full disk."""
@@ -121,6 +141,12 @@ def left_out(
   if not path.exists():
     write(path, inventory.left_out(training, lengths))
   return json.loads(path.read_text())
+
+
+def kept_prompt(folder: pathlib.Path) -> dict[str, Any]:
+  """What the vectors of the run's soft prompt are near; {} without one."""
+  path = folder / "prompt.json"
+  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write(path: pathlib.Path, value: Any) -> None:

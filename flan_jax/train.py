@@ -275,12 +275,7 @@ def train(
     extra = {}
   else:
     params, frozen, details, extra = bases.begin(
-      initial_checkpoint_path,
-      model,
-      partition,
-      lengths,
-      trainable=trainable,
-      seed=random_seed,
+      initial_checkpoint_path, model, partition, lengths, trainable, random_seed
     )
     state = partition.state_of(params, optimizer)
   start = int(state.step)
@@ -371,6 +366,7 @@ def train(
     model=model,
     validation=validation,
     held_out=held_out_set,
+    vocabulary=vocabulary,
     log=log,
     display=display,
   )
@@ -431,6 +427,7 @@ def train(
       "left_out": left_out.result(),
       "time": account.totals(),
       "speed": meter.summary(),
+      "prompt": measuring.kept_prompt(folder),
     },
     curves=writers.read(folder / "metrics.jsonl"),
     before=before,

@@ -184,6 +184,67 @@ def test_what_is_refused(runs, tmp_path, changes, message):
     run([BASE, ADAPTER], tmp_path, **given)
 
 
+def test_the_report_says_what_the_vectors_are_near(runs):
+  near = json.loads((runs / "prompt" / "prompt.json").read_text())["encoder"]
+  _, model, vocabulary = evaluate.open_model(str(runs / "prompt"))
+  assert len(near) == model.length
+  params = load.load_params(str(runs / "prompt"), model)
+  table = np.asarray(model.embedding(params))
+  table = table / np.linalg.norm(table, axis=1, keepdims=True)
+  for vector, found in zip(model.vectors(params)["encoder"][0], near, strict=True):
+    vector = np.asarray(vector)
+    cosine = table @ vector / np.linalg.norm(vector)
+    assert found[0]["cosine"] == pytest.approx(cosine.max(), abs=1e-3)
+    assert found[0]["text"] == vocabulary.decode([found[0]["id"]])
+  page = (runs / "prompt" / "report.html").read_text()
+  assert "<h2>Soft prompt, encoder</h2>" in page
+
+
+def test_two_checkpoints_are_compared(runs, tmp_path):
+  values = {
+    **{n: x for n, x in SMALL.items() if not n.endswith("NAME")},
+    **TUNED,
+    "TRAIN_STEPS": 1,
+    "EVAL_PERIOD": 1,
+    "EVAL_EXAMPLES": 2,
+    "TASKS": ("sst2_template_0",),
+    "SEEDS": (0,),
+    "BASE_CHECKPOINT_PATH": str(runs / "base"),
+    "TUNED_CHECKPOINT_PATH": str(runs / "other"),
+    "OUTPUT_DIR": str(tmp_path),
+    **{"PROMPT_PREFIX": "", "PROMPT_SUFFIX": "", "INPUTS_EOS": True},
+  }
+  files = [
+    "gin/prompt_tuning_flan_vs_base.gin",
+    "gin/models/t5_1_1_tiny.gin",
+    "gin/data/flan_jax_vocabulary.gin",
+  ]
+  flags = [(name, repr(value)) for name, value in values.items()]
+
+  def compare():
+    loaded = config.load(files, flags, [str(ROOT)])
+    return config.call_job(loaded, ["test"])
+
+  page = compare()
+  value = json.loads((tmp_path / "comparison.json").read_text())
+  base, tuned = value["runs"]
+  assert (base["checkpoint"], tuned["checkpoint"]) == ("base", "tuned")
+  (mean,) = value["means"]
+  assert mean["difference"] == pytest.approx(tuned["after"] - base["after"])
+  assert mean["base_sd"] is None
+  assert "tuned: sst2_template_0, seed 0, encoder" in value["nearest_tokens"]
+  assert "<h2>Runs</h2>" in page.read_text()
+  # What is done is not done again.
+  log = tmp_path / "sst2_template_0" / "base_0" / "metrics.jsonl"
+  before = log.stat().st_mtime_ns
+  compare()
+  assert log.stat().st_mtime_ns == before
+  values["TUNED_CHECKPOINT_PATH"] = values["BASE_CHECKPOINT_PATH"]
+  flags[:] = [(name, repr(value)) for name, value in values.items()]
+  with pytest.raises(UserError, match="give two checkpoints"):
+    compare()
+
+
 def test_the_manifest_says_what_it_is_of(runs):
   manifest = json.loads(
     (restore.find(runs / "prompt")[0] / "manifest.json").read_text()

@@ -34,7 +34,6 @@ def begin(
   model: Any,
   partition: sharding.Partition,
   lengths: Mapping[str, int],
-  *,
   trainable: str | None = None,
   seed: int = 0,
 ) -> Begun:

@@ -4,7 +4,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.eval import page_outputs, page_results, page_time, plots
+from flan_jax.eval import (
+  page_outputs,
+  page_prompt,
+  page_results,
+  page_time,
+  plots,
+)
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.page_text import DASH, last, score
 from flan_jax.page import markup
@@ -67,6 +73,7 @@ def render(
   parts.append(_curves(curves))
   if shown is not None:
     parts.append(page_outputs.shown(before, after))
+  parts += page_prompt.shown(run.get("prompt") or {})
   parts.append(page_time.spent(run, curves))
   parts += [_data(run), _what_ran(run), _reading(shown)]
   return markup.document(title, parts)

@@ -35,7 +35,7 @@ def write_report(
     run: what ran; all of it optional: `name`, `command` (words), `config`
       (text), `versions` (name -> version), `data_label` (one line), `data`:
       `source` and for `train` and `eval` the `mixture` and its `tasks` (name
-      -> `rows` by split, `rate`).
+      -> `rows` by split, `rate`); `prompt`: see `page_prompt.shown`.
     curves: rows of the metrics log: `step` and scalars such as `train/loss`,
       `validation/loss`, `train/learning_rate`, `train/tokens_per_second`,
       `eval/mean`.

@@ -168,7 +168,7 @@ class SoftPrompt:
         prompt_start.vectors(
           start,
           jax.random.fold_in(rng, len(self.sides) * n + number),
-          embedding_VD=self._embedder(base_params)["embedding"],
+          embedding_VD=self.embedding(base_params),
           length=self.length,
           saved=None if saved is None else saved.get(side),
           side=side,
@@ -197,6 +197,10 @@ class SoftPrompt:
         x = x + jnp.tanh(x @ wi) @ wo
       out[side] = x.reshape(len(self.names), self.length, x.shape[-1])
     return out
+
+  def embedding(self, params: Params) -> Float[Array, "V D"]:
+    """The base's table of tokens, which the vectors stand beside."""
+    return self._embedder(params)["embedding"]
 
   def described(self) -> dict[str, Any]:
     return {
