@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from flan_jax import config, evaluate
-from flan_jax.convert import fingerprint, load, prompts, trees
+from flan_jax.convert import bases, fingerprint, load, prompts, trees
 from flan_jax.errors import UserError
 from flan_jax.models.soft_prompt import KEY, SoftPrompt
 from flan_jax.training import restore, writers
+from tests.models import kinds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = "gin/flan_holdout_nli.gin"
@@ -112,23 +113,21 @@ def test_a_run_goes_on_where_it_was(runs, tmp_path):
 
 
 def test_another_base_or_none_is_refused(runs, tmp_path):
-  shutil.copytree(runs / "base", tmp_path / "base")
-  run(
-    [BASE, ADAPTER],
-    tmp_path / "prompt",
-    INITIAL_CHECKPOINT_PATH=str(tmp_path / "base"),
-    **{**TUNED, "TRAIN_STEPS": 1},
-  )
-  shutil.rmtree(tmp_path / "base")
-  with pytest.raises(UserError, match="which is not there"):
-    evaluate.open_model(str(tmp_path / "prompt"))
-  shutil.copytree(runs / "other", tmp_path / "base")
-  opened, model, _ = evaluate.open_model(str(tmp_path / "prompt"))
-  other = fingerprint.fingerprint(
-    load.load_params(str(runs / "other"), model.base)
-  )
-  with pytest.raises(UserError, match=f"has {other}, so that it is another"):
-    load.load_params(opened, model)
+  prompt = str(runs / "prompt")
+  (runs / "base").rename(tmp_path / "base")
+  try:
+    with pytest.raises(UserError, match="which is not there"):
+      evaluate.open_model(prompt)
+    shutil.copytree(runs / "other", runs / "base")
+    opened, model, _ = evaluate.open_model(prompt)
+    other = fingerprint.fingerprint(
+      load.load_params(str(runs / "other"), model.base)
+    )
+    with pytest.raises(UserError, match=f"has {other}, so that it is another"):
+      load.load_params(opened, model)
+  finally:
+    shutil.rmtree(runs / "base", ignore_errors=True)
+    (tmp_path / "base").rename(runs / "base")
   # Another task's prompt (SPoT) fits the model that it was trained before.
   spot = {"PROMPT_INIT": "saved", "PROMPT_PATH": str(runs / "prompt")}
   with pytest.raises(UserError, match="A prompt fits the model"):
@@ -243,6 +242,17 @@ def test_two_checkpoints_are_compared(runs, tmp_path):
   flags[:] = [(name, repr(value)) for name, value in values.items()]
   with pytest.raises(UserError, match="give two checkpoints"):
     compare()
+
+
+def test_a_prompt_that_leaves_no_room_is_refused():
+  model = SoftPrompt(kinds.tiny("decoder_only")[0], 100)
+  lengths, said = {"inputs": 64, "targets": 16}, {}
+  bases.check_room(model, lengths, said)
+  said["max_position_embeddings"] = 180
+  bases.check_room(model, lengths, said)
+  said["max_position_embeddings"] = 128
+  with pytest.raises(UserError, match="leave 12 of the model's 128 positions"):
+    bases.check_room(model, lengths, said)
 
 
 def test_the_manifest_says_what_it_is_of(runs):
