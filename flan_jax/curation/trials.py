@@ -91,6 +91,7 @@ class Trials:
       loss_config=self._loss_config,
     )
     self._first: dict[int, Any] = {}
+    self._before: dict[int, dict[str, float]] = {}
     self._validation = None
 
   def run(
@@ -125,7 +126,9 @@ class Trials:
         pack=training.pack,
       )
     state = self._begin(seed)
-    before = self._validation(state.params)
+    key = self._key(seed)
+    if key not in self._before:
+      self._before[key] = self._validation(state.params)
     batches = input_lib.training_batches(
       resolved,
       convert=self._convert,
@@ -140,7 +143,7 @@ class Trials:
     return state.params, {
       "loss": after["validation/cross_entropy"],
       "accuracy": after["validation/accuracy"],
-      "start_loss": before["validation/cross_entropy"],
+      "start_loss": self._before[key]["validation/cross_entropy"],
     }
 
   def _resolve(self, subset: pathlib.Path) -> mixtures.Resolved:
@@ -154,10 +157,14 @@ class Trials:
     collection.register(self._training.vocabulary)
     return mixtures.resolve(sft.TRAIN)
 
+  def _key(self, seed: int) -> int:
+    """One number for seeds that begin alike."""
+    return seed if self._training.initial_checkpoint_path is None else 0
+
   def _begin(self, seed: int) -> Any:
     """The first state, a copy each time: a step overwrites it."""
     training = self._training
-    key = seed if training.initial_checkpoint_path is None else 0
+    key = self._key(seed)
     if key not in self._first:
       if training.initial_checkpoint_path is None:
         state = self._partition.fresh_state(
