@@ -132,7 +132,8 @@ def path(folder: pathlib.Path, name: str) -> pathlib.Path:
 def read(folder: pathlib.Path, name: str) -> dict[str, Any]:
   """One task file, with what older files write otherwise made alike.
 
-  `Definition` is then a text, and `output` of an instance a list of texts.
+  `Definition` is then a text, `output` of an instance a list of texts, and
+  `Name` the task's name.
 
   Args:
     folder: `tasks` of a checkout.
@@ -180,6 +181,7 @@ def read(folder: pathlib.Path, name: str) -> dict[str, Any]:
   return {
     **value,
     **examples,
+    "Name": name,
     "Definition": definition,
     "Instances": instances,
   }

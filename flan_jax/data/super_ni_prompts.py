@@ -30,7 +30,7 @@ from typing import Any
 from flan_jax.errors import UserError
 
 MOST_EXAMPLES = 4
-_PIECE = re.compile(r"def|explanation|(pos|neg)(\d)")
+_PIECE = re.compile(r"name|def|explanation|(pos|neg)(\d)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +41,25 @@ class Encoding:
     definition: whether the task's definition does.
     positives, negatives: examples of each kind, at most; 0 to 4.
     explanations: whether examples are explained.
+    name: whether the task's name stands before everything.
   """
 
   definition: bool = True
   positives: int = 0
   negatives: int = 0
   explanations: bool = False
+  name: bool = False
 
 
 def encoding(text: str, name: str = "SUPER_NI_ENCODING") -> Encoding:
   """The encoding of that name: pieces of a prompt with `+` between them.
 
-  >>> encoding("def+pos2+neg2")
-  Encoding(definition=True, positives=2, negatives=2, explanations=False)
+  >>> encoding("def+pos2+neg2")  # doctest: +NORMALIZE_WHITESPACE
+  Encoding(definition=True, positives=2, negatives=2, explanations=False,
+  name=False)
 
   Args:
-    text: of `def`, `pos1` to `pos4`, `neg1` to `neg4` and `explanation`.
+    text: of `name`, `def`, `pos1` to `pos4`, `neg1` to `neg4` and `explanation`.
     name: of the option, for messages.
 
   Raises:
@@ -69,7 +72,7 @@ def encoding(text: str, name: str = "SUPER_NI_ENCODING") -> Encoding:
     count = int((match and match.group(2)) or 1)
     if match is None or not 1 <= count <= MOST_EXAMPLES:
       raise UserError(
-        f"{name} is {text!r}: {piece!r} is none of def, pos1 to"
+        f"{name} is {text!r}: {piece!r} is none of name, def, pos1 to"
         f" pos{MOST_EXAMPLES}, neg1 to neg{MOST_EXAMPLES} and explanation."
         " Write 'def+pos2', for example"
         f"{', or mix' if name == 'SUPER_NI_ENCODING' else ''}."
@@ -82,6 +85,7 @@ def encoding(text: str, name: str = "SUPER_NI_ENCODING") -> Encoding:
     found.get("pos", 0),
     found.get("neg", 0),
     "explanation" in found,
+    "name" in found,
   )
   if made.explanations and not made.positives + made.negatives:
     raise UserError(
@@ -113,6 +117,11 @@ def ended(text: str) -> str:
   """
   text = text.strip()
   return text if text and text[-1] in string.punctuation else f"{text}."
+
+
+def title(name: str) -> str:
+  """The task's name as it stands in a prompt (`add_task_name` there)."""
+  return f"{name}. "
 
 
 def heading(definition: str) -> str:
@@ -179,7 +188,8 @@ def parts(task: Mapping[str, Any], text: str, how: Encoding) -> Parts:
     )
 
   return Parts(
-    heading(task["Definition"]) if how.definition else "",
+    (title(task["Name"]) if how.name else "")
+    + (heading(task["Definition"]) if how.definition else ""),
     examples("Positive", how.positives),
     examples("Negative", how.negatives),
     query(text),

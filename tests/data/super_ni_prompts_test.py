@@ -110,6 +110,24 @@ def test_a_prompt_with_everything():
   )
 
 
+def test_the_name_of_a_task_comes_first():
+  task = {
+    "Name": "task121_zest_question_rewriting",
+    "Definition": "Ask again.",
+    "Positive Examples": [],
+    "Negative Examples": [],
+  }
+  for text, before in (
+    ("name+def", "task121_zest_question_rewriting. Definition: Ask again.\n\n"),
+    ("name", "task121_zest_question_rewriting. "),
+  ):
+    how = super_ni_prompts.encoding(text)
+    (made,) = super_ni_prompts.fitted(
+      [super_ni_prompts.parts(task, "What?", how)], None, None
+    )
+    assert made == f"{before}{super_ni_prompts.query('What?')}"
+
+
 def test_the_mix_is_the_published_five():
   found = {
     (e.definition, e.positives, e.negatives, e.explanations)
@@ -125,9 +143,9 @@ def test_the_mix_is_the_published_five():
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("def+pos5", "SUPER_NI_ENCODING is 'def.pos5': 'pos5' is none of def"),
-    ("defs", "'defs' is none of def"),
-    ("", "'' is none of def"),
+    ("def+pos5", "SUPER_NI_ENCODING is 'def.pos5': 'pos5' is none of name, def"),
+    ("defs", "'defs' is none of name, def"),
+    ("", "'' is none of name, def"),
     ("pos1+pos2", "pos is in it twice"),
     ("def+explanation", "an explanation without examples has no effect"),
   ],
