@@ -15,6 +15,7 @@ from typing import Any
 
 from flan_jax import cached_command, config, measuring, summary
 from flan_jax.convert import bases, native
+from flan_jax.curation import manifest as manifest_lib
 from flan_jax.data import (
   catalogue,
   collection,
@@ -230,6 +231,7 @@ def train(
     )
 
   # The run: its record, its folder, what it is going to do.
+  curated = manifest_lib.recorded(collection.data_paths(task_collection))
   record = record_lib.make(
     {
       "source": data.source,
@@ -238,6 +240,7 @@ def train(
       "eval": inventory.described(eval_mixture_or_task_name, held_out),
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
       **({} if cached is None else {"cache": cached.described()}),
+      **({"curation": curated} if curated else {}),
     }
   )
   run_folder = record_lib.choose_directory(model_dir, record)

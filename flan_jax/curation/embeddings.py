@@ -271,7 +271,7 @@ def units(
   if need > memory_gib:
     raise UserError(
       f"{what}: {N:,} vectors of {x_ND.shape[1]:,} numbers need"
-      f" {need:.2f} GiB, above MEMORY_GIB {memory_gib:g}. Raise it, choose"
+      f" {need:.3g} GiB, above MEMORY_GIB {memory_gib:g}. Raise it, choose"
       " within more and smaller clusters (CLUSTERS), or give shorter vectors."
     )
   out_ND = np.empty((N, x_ND.shape[1]), np.float32)

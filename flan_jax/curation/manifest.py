@@ -296,5 +296,21 @@ def summary(made: Manifest, path: str | os.PathLike) -> dict[str, Any]:
   }
 
 
+def recorded(
+  paths: Sequence[str | os.PathLike],
+) -> dict[str, dict[str, Any]]:
+  """`summary` of each data file that a curation run wrote, by the file's name.
+
+  Raises:
+    UserError: as `beside`.
+  """
+  out = {}
+  for path in paths:
+    made = beside(path)
+    if made is not None:
+      out[pathlib.Path(path).name] = summary(made, path)
+  return out
+
+
 def _listed(paths) -> list[str | os.PathLike]:
   return [paths] if isinstance(paths, str | os.PathLike) else list(paths)

@@ -31,6 +31,8 @@ class CollectionTask(abc.ABC):
     templates: its prompts; their positions are their numbers.
     references: whether several answers are accepted; None or a name.
     splits: ours in terms of the source's.
+    split: what decides which rows are held out; "" where the source has splits
+      of its own.
   """
 
   name: str
@@ -42,6 +44,7 @@ class CollectionTask(abc.ABC):
   templates: tuple
   references: str | None = None
   splits: spec.Splits
+  split: str = ""
 
   @abc.abstractmethod
   def fingerprint(self) -> str:
@@ -98,6 +101,11 @@ class Collection(abc.ABC):
     """The files that all its rows are from, where these are no datasets."""
     return ""
 
+  @property
+  def data_paths(self) -> tuple[str, ...]:
+    """These files' paths, beside which a curation run's manifest may lie."""
+    return ()
+
   def for_model(self, kind: str) -> "Collection":
     """The same for a kind of model, where that decides its examples."""
     del kind
@@ -145,3 +153,8 @@ def known(collection: Collection | None) -> dict[str, spec.Task]:
 def own_files(collection: Collection | None) -> str:
   """Its `own_files`; "" without a collection."""
   return "" if collection is None else collection.own_files
+
+
+def data_paths(collection: Collection | None) -> tuple[str, ...]:
+  """Its `data_paths`; () without a collection."""
+  return () if collection is None else collection.data_paths

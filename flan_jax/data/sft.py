@@ -228,6 +228,18 @@ class SFT(Collection):
     ]
     return ", ".join(named)
 
+  @property
+  def data_paths(self) -> tuple[str, ...]:
+    return tuple(
+      path
+      for group, option in (
+        (self.files, "SFT_FILES"),
+        (self.eval_files, "SFT_EVAL_FILES"),
+      )
+      if group
+      for path in sft_files.files(group, option)
+    )
+
   def maker(
     self,
     vocabulary: seqio.Vocabulary,
@@ -263,9 +275,16 @@ class SFT(Collection):
         files=lambda: self.read[1],
         maker=self.maker,
         described=self._described(),
+        split=self._split_by(),
       )
       for name in (TRAIN, HELD_OUT)
     ]
+
+  def _split_by(self) -> str:
+    """What decides which rows are held out; a digest."""
+    names = [_name(f) for f in self.filters]
+    values = (self.held_out, self.seed, self.split_by, self.format, names)
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]
 
   def _described(self) -> str:
     """What decides the examples, but the data and where they lie."""

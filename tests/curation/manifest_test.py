@@ -20,6 +20,7 @@ from flan_jax.curation import (
   selectors,
 )
 from flan_jax.curation.budget import Budget
+from flan_jax.data import sft
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderConfig, DecoderOnly
@@ -64,6 +65,9 @@ def test_a_manifest_is_written_read_and_checked(tmp_path):
   said = manifest.summary(made, folder / "data.jsonl")
   assert said["method"] == "random"
   assert said["models"] == {"judge": "some-judge"}
+  # What a training run records of its files.
+  collection = sft.SFT([str(folder / "data.jsonl"), str(data)])
+  assert manifest.recorded(collection.data_paths) == {"data.jsonl": said}
   # The fingerprint is of what was done, not of when.
   later = dataclasses.replace(made, created="later", command=["x"])
   assert later.fingerprint() == made.fingerprint()

@@ -274,7 +274,7 @@ def test_vectors_that_cannot_be_used(tmp_path):
   x[2] = 0
   with pytest.raises(UserError, match="1 of 10 rows is 0 throughout: row 2"):
     embeddings.check(x)
-  with pytest.raises(UserError, match=r"cluster 3: 10 vectors of 4 .* CLUSTERS"):
+  with pytest.raises(UserError, match=r"cluster 3: 10 vectors of 4 .*CLUSTERS"):
     embeddings.units(x, memory_gib=1e-9, what="cluster 3")
   path = tmp_path / "x.npy"
   np.save(path, x)
