@@ -13,9 +13,9 @@ r"""Super-NaturalInstructions' prompts: what is in them, and what fits.
 Examples are taken while the prompt fits, in the published way: an example is
 in if definition, the examples before it joined by a blank, itself and the
 instance have at most as many tokens as the inputs, EOS included; the first
-that does not fit ends its kind. The instance is never cut, nor is the
+that does not fit ends its kind. The instance is never cut, nor are name and
 definition; the published code cuts the end of the prompt there, where the
-instance stands.
+instance stands (and does not count the task's name, as is done here).
 
 Source: Wang et al., 2022 (arXiv 2204.07705), sections 4 and 5, and the code
 released with it (allenai/natural-instructions, Tk-Instruct).
@@ -59,7 +59,8 @@ def encoding(text: str, name: str = "SUPER_NI_ENCODING") -> Encoding:
   name=False)
 
   Args:
-    text: of `name`, `def`, `pos1` to `pos4`, `neg1` to `neg4` and `explanation`.
+    text: of `name`, `def`, `pos1` to `pos4`, `neg1` to `neg4` and
+      `explanation`.
     name: of the option, for messages.
 
   Raises:

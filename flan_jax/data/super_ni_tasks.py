@@ -165,6 +165,11 @@ class TaskSet(CollectionTask):
         for kind in ("Positive", "Negative")
       ),
       *(one.value["Definition"] for one in self.read),
+      *(
+        super_ni_prompts.title(one.value["Name"])
+        for one in self.read
+        if any(how.name for how in self.templates)
+      ),
     ]
 
   def scored_templates(self, form: forms.Form) -> tuple[int, ...]:
