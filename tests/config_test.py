@@ -164,6 +164,8 @@ def test_command_line_errors_are_one_message(argv, message):
 
 # What a job cannot do without, and its file leaves to the command line.
 REQUIRED = {
+  "curate_alpagasus.gin": ("DATA_PATH",),
+  "curate_ape.gin": ("TASK_PATH",),
   "convert.gin": ("INPUT_PATH", "OUTPUT_PATH", "OUTPUT_FORMAT"),
   "eval_ablation_instructions.gin": (
     "TRAINED_WITH_TEMPLATES", "TRAINED_WITHOUT", "TRAINED_WITH_NAMES"
