@@ -277,7 +277,7 @@ def alpaca(
     return run.finish(
       rows,
       seeds=seeds if include_seeds else (),
-      inputs={"seeds": seeds_path or seeds_lib.OWN},
+      inputs={"seeds": seeds_lib.resolve(seeds_path)},
       options={
         "growth": growth,
         "alpaca": options,

@@ -16,6 +16,7 @@ from flan_jax.errors import UserError
 
 OWN = pathlib.Path(__file__).parent / "seed_tasks" / "own.jsonl"
 CHINESE = OWN.with_name("chinese.jsonl")
+NAMED = {"english": OWN, "chinese": CHINESE}
 _WAY_OUT = (
   "A seed has 'id', 'instruction', 'instances' (a list of objects with 'input'"
   " and 'output') and 'is_classification'."
@@ -39,6 +40,15 @@ class Seed:
   is_classification: bool
 
 
+def resolve(path: str | os.PathLike | None) -> pathlib.Path:
+  """The file of a path, or of a name: "english" (None too) or "chinese".
+
+  >>> resolve("chinese").name
+  'chinese.jsonl'
+  """
+  return pathlib.Path(NAMED.get(path or "english", path))
+
+
 def read(path: str | os.PathLike | None = None) -> list[Seed]:
   """The seeds of a file.
 
@@ -47,14 +57,14 @@ def read(path: str | os.PathLike | None = None) -> list[Seed]:
   True
 
   Args:
-    path: of a `.jsonl` file; None: the English seeds that come with this
-      package. `CHINESE` are those in Chinese.
+    path: of a `.jsonl` file; "english", as None, or "chinese": seeds that come
+      with this package.
 
   Raises:
     UserError: the file cannot be read, a line is no seed, or an id comes twice,
       always with the line; or the file has no seed.
   """
-  path = pathlib.Path(path or OWN)
+  path = resolve(path)
   try:
     lines = path.read_text(encoding="utf-8").split("\n")
   except (OSError, UnicodeDecodeError) as e:

@@ -131,7 +131,7 @@ def self_instruct(
     return run.finish(
       rows,
       seeds=seeds if include_seeds else (),
-      inputs={"seeds": seeds_path or seeds_lib.OWN},
+      inputs={"seeds": seeds_lib.resolve(seeds_path)},
       options={
         "growth": growth,
         "bootstrap": bootstrap,

@@ -13,6 +13,7 @@ from flan_jax.curation import run as run_lib
 from flan_jax.curation.alpaca import Alpaca, alpaca
 from flan_jax.curation.growth import Growth
 from flan_jax.curation.text_rules import Rules
+from flan_jax.data import sft_files
 from flan_jax.endpoint.client import Endpoint
 from flan_jax.endpoint.request import Reply
 from flan_jax.errors import UserError
@@ -142,3 +143,11 @@ def test_the_job_by_gin(tmp_path):
     Growth(target=2, rules=Rules(keywords=text_rules.ALPACA_KEYWORDS))
   )
   assert written.options["alpaca"] == run_lib.plain(Alpaca())
+
+
+def test_fine_tuning_reads_the_rows(tmp_path):
+  text = blocks([(task(0), "<noinput>", "Fine."), (task(1), "a, b", "b, a")])
+  make_alpaca(tmp_path, lambda p, n: Say(text))
+  records, counts = sft_files.read([str(tmp_path / "data.jsonl")])
+  assert len(records) == counts[0].records == 2
+  assert [record.answer for record in records] == ["Fine.", "b, a"]

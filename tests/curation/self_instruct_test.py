@@ -508,7 +508,7 @@ def test_chinese(tmp_path):
 
   _result, _server = run(
     tmp_path, behave,
-    seeds_path=str(seeds.CHINESE), wording="chinese",
+    seeds_path="chinese", wording="chinese",
     growth=Growth(
       target=5, prompts_per_round=1, tokenizer="characters",
       rules=Rules(length="characters", script="han", keywords=("图片",)),
