@@ -172,9 +172,7 @@ def _task(part: str, number: int, faithful: bool) -> Piece:
   if len(cut) != 7 or tuple(cut[1::2]) != _FIELDS:
     return Piece({"text": part.strip()}, ANOTHER_FORMAT)
   instruction, given, output = (text.strip() for text in cut[2::2])
-  if given.lower() == NO_INPUT or (
-    not faithful and _NO_INPUT.fullmatch(given)
-  ):
+  if given.lower() == NO_INPUT or (not faithful and _NO_INPUT.fullmatch(given)):
     given = ""
   row = {"instruction": instruction, "input": given, "output": output}
   if not faithful and not output:

@@ -176,9 +176,7 @@ def make(
         prompt = wording_lib.instance_prompt(
           a.instruction, prompts[labels], wording, output_first=labels
         )
-        requests.append(
-          decoding.request(prompt, takes_extra=asker.takes_extra)
-        )
+        requests.append(decoding.request(prompt, takes_extra=asker.takes_extra))
     for a, reply in zip(several, asker.ask(requests), strict=True):
       out += [
         (a, given, output)

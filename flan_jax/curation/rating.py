@@ -198,9 +198,7 @@ def rate(
       places = left[start : start + AT_ONCE]
       replies = asker.ask(
         [
-          decoding.request(
-            rating.prompt(rows[n]), draw, system=rating.system
-          )
+          decoding.request(rating.prompt(rows[n]), draw, system=rating.system)
           for n in places
         ]
       )
@@ -223,9 +221,7 @@ def histogram(scores: Sequence[float]) -> dict[str, int]:
   >>> histogram([4.5, 3.0, 4.5])
   {'3': 1, '4.5': 2}
   """
-  return {
-    f"{score:g}": scores.count(score) for score in sorted(set(scores))
-  }
+  return {f"{score:g}": scores.count(score) for score in sorted(set(scores))}
 
 
 def _number(text: str) -> float:

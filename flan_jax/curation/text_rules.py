@@ -68,6 +68,7 @@ def any_script(text: str) -> bool:
 LENGTHS = {"words": count_words, "characters": count_characters}
 SCRIPTS = {"ascii": starts_in_ascii, "han": has_han, "any": any_script}
 
+
 @dataclasses.dataclass(frozen=True)
 class Rules:
   """What an instruction must satisfy; the defaults are Self-Instruct's.
