@@ -201,9 +201,9 @@ class Checkpoint:
       r = requests[number]
       options = (r.max_tokens, r.temperature, r.top_p, r.stop, r.score)
       weighed = len(_weighed(r))
-      groups.setdefault(
-        (None if weighed else options, weighed), []
-      ).append(number)
+      groups.setdefault((None if weighed else options, weighed), []).append(
+        number
+      )
     for members in groups.values():
       members.sort(key=lambda n: len(inputs[n]))
       for start in range(0, len(members), self.batch_size):
