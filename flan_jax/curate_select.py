@@ -22,6 +22,7 @@ from flan_jax.curation import (
   manifest,
   report,
   selection,
+  selectors,
 )
 from flan_jax.curation import rows as rows_lib
 from flan_jax.curation.budget import Budget
@@ -84,7 +85,11 @@ def select(
   )
   counts = write_decisions(folder, rows, recipe, chosen)
   rows_lib.write(folder / report.DATA, [rows[i] for i in chosen.rows])
-  figures = shown(x_ND, {recipe.title: chosen.rows}, memory_gib)
+  compared = {recipe.title: chosen.rows}
+  if x_ND is not None and not isinstance(recipe.selector, selectors.Random):
+    drawn = np.random.default_rng(0).permutation(len(rows))
+    compared["random"] = drawn[: len(chosen.rows)]
+  figures = shown(x_ND, compared, memory_gib)
   figures.setdefault("similarity", {})["ROUGE-L of instructions"] = (
     report.overlaps(
       [row["instruction"] for row in rows], chosen.kept(len(rows))
