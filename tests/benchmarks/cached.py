@@ -173,7 +173,7 @@ def _waiting(folder: str, data: str | None) -> dict:
       "LOG_PERIOD": 1,
       **({"TFDS_DATA_DIR": data} if data else {}),
     }
-    subprocess.run(
+    job = subprocess.run(
       [
         sys.executable,
         "launch/run.py",
@@ -181,9 +181,11 @@ def _waiting(folder: str, data: str | None) -> dict:
         *(f"--gin.{name}={value!r}" for name, value in flags.items()),
       ],
       cwd=ROOT,
-      check=True,
       capture_output=True,
+      text=True,
     )
+    if job.returncode:
+      raise RuntimeError(job.stderr[-2000:])
     lines = pathlib.Path(runs, "run", "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     rows = [r for r in rows if "time/input" in r]
