@@ -117,8 +117,9 @@ def test_no_gradient_of_a_kernel_is_made(kind):
   assert flops(of_adapter, tree) < 0.8 * flops(of_base, params)
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS)
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(
+  ("kind", "scan"), [("encoder_decoder", False), ("decoder_only", True)]
+)
 def test_axes_follow_the_kernel(kind, scan):
   model, _ = adapted(kind, scan, rank=2, base_type="nf4")
   shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -148,7 +149,7 @@ def test_dropout_is_of_what_the_adapter_reads_alone():
   x = jnp.ones((4000, 1))
   one = lora.LowRank(jnp.ones((1, 1)), jnp.ones((1, 1)), 0.25)
   y = one(x, lambda x: 0.0 * x, jax.random.key(0), ())
-  assert np.unique(np.round(y, 4)).tolist() == [0.0, 1.3333]
+  np.testing.assert_allclose(np.unique(y), [0.0, 4 / 3], rtol=1e-6)
   assert float(jnp.mean(y)) == pytest.approx(1.0, abs=0.03)
 
 
@@ -181,9 +182,8 @@ def test_each_example_has_its_own_adapter(kind):
     lora.bank([trees_A[0], short])
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_a_bank_of_scanned_layers(scan):
-  model, params = adapted("decoder_only", scan, targets=r".*query/kernel")
+def test_a_bank_of_scanned_layers():
+  model, params = adapted("decoder_only", scan=True, targets=r".*query/kernel")
   trees_A = [filled(model.initial(jax.random.key(1)), s) for s in range(2)]
   batch = batch_of("decoder_only")
   chosen = lora.choose(lora.bank(trees_A), np.array([1, 0]))
@@ -219,9 +219,9 @@ def test_scale():
     ({"base_type": "nf3"}, "'nf3'; known are nf4, int8"),
     ({"base_type": "nf4", "base_rest": "f16"}, "known are float32, bfloat16"),
     ({"base_rest": "bfloat16"}, "has no effect"),
-    ({"targets": ".*qurey/kernel"}, "matches no kernel .* attention/query"),
+    ({"targets": ".*qurey/kernel"}, "matches no kernel .* nearest end in query"),
     ({"targets": ".*"}, "no kernel of a layer; an adapter stands beside"),
-    ({"targets": ".*(query|embedding).*"}, "matches token_embedder/embedding"),
+    ({"targets": ".*(query|relpos).*"}, "matches decoder/relpos_bias/rel_emb"),
     ({"rank": 17}, "LORA_RANK=17 is more than 16, the smaller side of"),
   ],
 )
