@@ -28,6 +28,7 @@ from flan_jax.data import (
   catalogue,
   collection,
   mixtures,
+  sources,
   template,
 )
 from flan_jax.data import vocabulary as vocabulary_lib
@@ -68,20 +69,27 @@ def key(
     wrapper: what surrounds its prompts; other projects' tasks have none.
 
   Returns:
-    JSON. Of other projects' tasks `fingerprint` is "": that their code has
-    changed is not seen, only other rows, vocabularies and lengths.
+    JSON. Of other projects' tasks `fingerprint` and `copy` are "": that their
+    code has changed is not seen, only another number of rows, vocabulary or
+    lengths.
   """
   ours = catalogue.of_seqio(task)
   form = None if ours is None else catalogue.form_of(task)
   source = task.source
-  copy = source.fingerprint() if hasattr(source, "fingerprint") else ""
+  copy = ""
+  if hasattr(source, "fingerprint"):
+    copy = source.fingerprint()
+  elif isinstance(source, sources.JsonlSource):
+    copy = source.content()
+  named = isinstance(source, sources.TfdsSource)
   return {
     "format": FORMAT,
     "task": task.name,
     "fingerprint": _fingerprint(ours),
     "form": "" if form is None else form.name,
     "templates": [] if form is None else [str(t) for t in form.templates],
-    "source": repr(source) if ours is not None else type(source).__name__,
+    # Not the folder: workers and hosts may have it elsewhere.
+    "source": repr(source) if named else type(source).__name__,
     "copy": copy,
     "rows": int(task.num_input_examples(split)),
     "vocabulary": vocabulary_lib.fingerprint(

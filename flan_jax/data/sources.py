@@ -279,6 +279,14 @@ class JsonlSource(Source):
   def __repr__(self):
     return f"JsonlSource({self.pattern})"
 
+  def content(self) -> str:
+    """Twelve hex digits of the lines of all splits that are used."""
+    used = {name for name, _, _ in self.slices().values()}
+    lines = [
+      (name, line) for name in sorted(used) for *_, line in self._lines(name)
+    ]
+    return hashlib.sha256(repr(lines).encode()).hexdigest()[:12]
+
   def sizes(self) -> Mapping[str, int]:
     s = self._spec_splits
     theirs = [getattr(s, ours) for ours in s.names]
