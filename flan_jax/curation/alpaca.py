@@ -282,6 +282,7 @@ def alpaca(
         "include_seeds": include_seeds,
       },
       model_role="generator",
+      table=run_lib.rounds_table(grown.rounds),
       more={
         "requests": grown.requests,
         "stopped": grown.stopped,

@@ -145,6 +145,7 @@ def alpagasus(
         "seed": seed,
       },
       model_role="filter",
+      table=_table(histogram, len(rows), threshold),
       more={
         "read": len(rows),
         "rated": len(scores),
@@ -173,6 +174,26 @@ def _decide(run, rows, rated, kept, threshold):
     if r.score is None:
       more["said"] = r.said
     run.decisions.write(STAGE, row["id"], fields, reason=reason, **more)
+
+
+def _table(histogram, total, threshold) -> dict[str, Any]:
+  """The histogram of grades for the page."""
+  most = max(histogram.values())
+  return {
+    "title": "Grades",
+    "header": ["grade", "rows", "share, %", ""],
+    "rows": [
+      [
+        grade,
+        f"{n:,}",
+        f"{100 * n / total:.1f}",
+        "█" * max(1, round(30 * n / most)),
+      ]
+      for grade, n in histogram.items()
+    ],
+    "note": f"Rows with {threshold:g} or more are kept;"
+    f" {total - sum(histogram.values()):,} have no grade that could be read.",
+  }
 
 
 def _baselines(rows, count: int, seed: int) -> dict[str, list[int]]:

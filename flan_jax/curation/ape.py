@@ -133,6 +133,15 @@ def ape(
       },
       model_role="generator",
       more_models=more_models,
+      table={
+        "title": f"Instructions by {result['kind'].replace('_', ' ')}",
+        "header": ["instruction", "score", "samples"],
+        "rows": [
+          [c.instruction, _said(c.score), str(c.evaluated)]
+          for c in candidates[:20]
+        ],
+        "note": "The best 20.",
+      },
       more=result,
     )
 
@@ -176,14 +185,15 @@ def _tested(
   return {"test_score": mean, "test_samples": len(found)}
 
 
+def _said(score: float | None) -> str:
+  return "-" if score is None else f"{score:.4f}"
+
+
 def _show(run, candidates, result):
   run.display.table(
     f"{len(candidates):,} instructions, {result['kind']}",
     ("score", "samples", "instruction"),
-    [
-      ("-" if c.score is None else f"{c.score:.4f}", c.evaluated, c.instruction)
-      for c in candidates[:10]
-    ],
+    [(_said(c.score), c.evaluated, c.instruction) for c in candidates[:10]],
   )
   if result.get("test_score") is not None:
     run.say(

@@ -14,10 +14,13 @@ from flan_jax.curation.seeds import Seed
 from flan_jax.endpoint.journal import Journal
 from flan_jax.endpoint.request import Generator
 from flan_jax.errors import UserError
+from flan_jax.eval import files
 from flan_jax.training import progress
 
 DATA = "data.jsonl"
 JOURNAL = "journal.jsonl"
+# Rows of the page's table of rounds.
+SHOWN_ROUNDS = 40
 
 
 class Run:
@@ -68,6 +71,7 @@ class Run:
     seeds: Sequence[Seed] = (),
     more: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    table: Mapping[str, Any] | None = None,
   ) -> dict[str, Any]:
     """Writes the rows, the manifest and its page, and shows the counts.
 
@@ -80,6 +84,7 @@ class Run:
       seeds: that stand before the rows.
       more: further results.
       notes: sentences for the manifest.
+      table: for the page: `title`, `header`, `rows` and `note`.
 
     Raises:
       UserError: no row.
@@ -104,6 +109,8 @@ class Run:
       totals={"rows": len(data), **totals},
       notes=list(notes),
     )
+    figures = {"table": table} if table else {}
+    files.write(self.folder, {report.FIGURES: json_text(figures)}, "figures")
     report.write(self.folder)
     self._show(result, counts, totals)
     return {**result, "counts": counts, "totals": totals}
@@ -154,6 +161,40 @@ def open_run(
     if len(journal):
       run.say(f"going on from {journal.path}: {len(journal):,} answers")
     yield run
+
+
+def rounds_table(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """A table of a run's rounds for its page, some of them where they are many.
+
+  >>> made = {"requests": 5, "candidates": 9, "admitted": 6, "similarity": 0.4}
+  >>> rounds_table([made])["rows"]
+  [['1', '5', '9', '6', '0.40']]
+  """
+  step = -(-len(rounds) // SHOWN_ROUNDS)
+  rows = [
+    [
+      f"{n + 1:,}",
+      f"{r['requests']:,}",
+      f"{r['candidates']:,}",
+      f"{r['admitted']:,}",
+      "-" if r["similarity"] is None else f"{r['similarity']:.2f}",
+    ]
+    for n, r in enumerate(rounds)
+    if n % step == 0 or n == len(rounds) - 1
+  ]
+  note = "" if step == 1 else f"Every {step}th round is shown."
+  return {
+    "title": "Growth",
+    "header": [
+      "round",
+      "requests so far",
+      "candidates",
+      "admitted",
+      "mean similarity",
+    ],
+    "rows": rows,
+    "note": note,
+  }
 
 
 def provenance(

@@ -140,6 +140,7 @@ def self_instruct(
         "include_seeds": include_seeds,
       },
       model_role="generator",
+      table=run_lib.rounds_table(grown.rounds),
       more={
         "instructions": len(grown.admitted),
         "requests_for_instructions": grown.requests,

@@ -125,7 +125,9 @@ def test_rows_that_pass(tmp_path):
   ]
   assert len(rows.read(folder / "random.jsonl")) == 3
   assert made.models["filter"]["model"] == "gpt-x-0301"
-  assert (folder / "report.html").exists()
+  page = (folder / "report.html").read_text()
+  assert "Grades" in page
+  assert "gpt-x-0301 graded the rows" in page
   # A later comparison by the same judge is flagged.
   assert "gpt-x-0301" in judge.manifest_models([folder / "manifest.json"])
   body = server.asked[0][1]

@@ -125,6 +125,8 @@ def test_the_instruction_is_found(tmp_path, task):
   assert (tried["temperature"], tried["max_tokens"]) == (0.7, 200)
   # What is tried on in the search is not tested on.
   assert len(rows.read(tmp_path / "out" / "data.jsonl")) == 9
+  page = (tmp_path / "out" / "report.html").read_text()
+  assert "Instructions by exact match" in page
   made = manifest.read(tmp_path / "out")
   assert {"candidates.jsonl", "best.json", "data.jsonl"} <= set(made.outputs)
   assert made.models["generator"]["model"] == "friend"
