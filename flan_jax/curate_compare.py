@@ -186,21 +186,21 @@ def _one(
     x_ND = curate_select.embed(
       rows, embedder, folder=folder, part=embedded_part, display=display
     )
-  for seed in range(seeds):
-    if not results.has(ALL, seed) or (
-      seed == 0 and embedder is None and not vectors.exists()
-    ):
-      params, found = tested.run(subsets / "all.jsonl", seed)
-      results.add(ALL, seed, found, len(rows), lengths.outputs.sum())
-      if seed == 0 and embedder is None:
-        made_ND = embeddings.mean_states(
-          training.model,
-          params,
-          training.vocabulary,
-          [rows_lib.text(row, embedded_part) for row in rows],
-          length=embedding_length,
-        )
-        np.save(vectors, made_ND, allow_pickle=False)
+
+  def on_all(seed: int):
+    params, found = tested.run(subsets / "all.jsonl", seed)
+    results.add(ALL, seed, found, len(rows), lengths.outputs.sum())
+    return params
+
+  if embedder is None and not vectors.exists():
+    made_ND = embeddings.mean_states(
+      training.model,
+      on_all(0),
+      training.vocabulary,
+      [rows_lib.text(row, embedded_part) for row in rows],
+      length=embedding_length,
+    )
+    np.save(vectors, made_ND, allow_pickle=False)
   if embedder is None:
     x_ND = np.load(vectors, allow_pickle=False)
     embeddings.check(x_ND, "vectors of the model trained on all rows")
@@ -223,7 +223,10 @@ def _one(
     chosen[recipe.title] = np.load(path, allow_pickle=False)
     sizes[recipe.title] = len(chosen[recipe.title])
 
+  # One seed after the other, so that a stopped run has whole ones.
   for seed in range(seeds):
+    if not results.has(ALL, seed):
+      on_all(seed)
     todo = {
       f"random {size:,}": selectors.Random(seed)(
         selectors.Candidates(lengths.rows, lengths.outputs), size, None
