@@ -21,11 +21,13 @@ from flan_jax.data import (
   features,
   layouts,
   mixtures,
+  spec,
   template,
   vocabulary,
 )
 from flan_jax.errors import UserError
 from flan_jax.training import cached_input
+from tests.data import made
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LENGTHS = {"inputs": 128, "targets": 32}
@@ -316,6 +318,33 @@ def test_longer_rows_are_served_if_nothing_was_cut(written, tmp_path):
     assert pathlib.Path(task.path).is_relative_to(tmp_path)
   with pytest.raises(UserError, match="were cut to other lengths"):
     found(tmp_path, lengths={"inputs": 32, "targets": 16})
+
+
+def test_json_lines_are_known_by_what_they_say(tmp_path):
+  def lines(first):
+    return "".join(
+      json.dumps({"premise": p, "hypothesis": "h", "label": 0}) + "\n"
+      for p in (first, "b", "c", "d", "e", "f")
+    )
+
+  task = made.nli(source=spec.Jsonl(str(tmp_path / "{split}.jsonl")))
+  (tmp_path / "test.jsonl").write_text(lines("a"))
+  keys = []
+  for first in ("a", "a", "another"):
+    (tmp_path / "train.jsonl").write_text(lines(first))
+    keys.append(
+      cached.key(
+        catalogue.seqio_task(task, made.BYTES),
+        split="train",
+        lengths=LENGTHS,
+        wrapper=template.PLAIN,
+      )
+    )
+  assert keys[0] == keys[1]
+  assert cached.differences(keys[1], keys[2]).startswith("copy ")
+  assert str(tmp_path) not in json.dumps(
+    {k: v for k, v in keys[0].items() if k != "fingerprint"}
+  )
 
 
 def test_an_unfinished_cache_and_an_empty_one_are_told_apart(copied, tmp_path):
