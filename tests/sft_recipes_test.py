@@ -125,7 +125,9 @@ def test_response_tuning_has_no_word_of_the_instructions(tmp_path):
     for n in range(40)
   ]
   path.write_text("\n".join(map(json.dumps, rows)))
-  options = options_of("response_tuning", ("SFT_FILES", str(path)))
+  options = options_of(
+    "response_tuning", ("SFT_FILES", str(path)), ("SFT_HELD_OUT", "0.3")
+  )
   data = options["task_collection"].for_model("decoder_only")
   rows, _ = data.read
   examples = data.maker(options["vocabulary"], {}).examples(rows["train"])
