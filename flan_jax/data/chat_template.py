@@ -80,7 +80,7 @@ def _raise(message: Any):
 
 def _to_json(value: Any, indent: int | None = None) -> str:
   text = json.dumps(value, ensure_ascii=False, indent=indent)
-  p3_jinja._bounded(len(text))
+  p3_jinja.bounded(len(text))
   return text
 
 

@@ -22,9 +22,9 @@ def described(
   Returns:
     `mixture`, its name, and `tasks`: seqio name -> `fingerprint` (of our
     tasks), `form`, `rows` by split, `rate`, `copy` (of the files), `lines`
-    (of files of instruction data). Where the mixture has sub-mixtures,
-    `submixtures`: name -> `share`, that `wanted`, tasks that are here and
-    `known`, and why it is `absent`.
+    (of files of instruction data) and `split` (what holds rows of them out).
+    Where the mixture has sub-mixtures, `submixtures`: name -> `share`, that
+    `wanted`, tasks that are here and `known`, and why it is `absent`.
   """
   if resolved is None:
     return {}
@@ -63,10 +63,10 @@ def _fingerprint(task) -> str:
 
 
 def _lines(task) -> dict[str, Any]:
-  lines = []
-  if isinstance(task, collection.CollectionTask):
-    lines = task.lines()
-  return {"lines": lines} if lines else {}
+  if not isinstance(task, collection.CollectionTask):
+    return {}
+  found = {"lines": task.lines(), "split": task.split}
+  return {name: value for name, value in found.items() if value}
 
 
 def left_out(

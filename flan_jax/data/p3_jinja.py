@@ -130,10 +130,10 @@ class Environment(sandbox.SandboxedEnvironment):
     elif operator == "*":
       for a, b in ((left, right), (right, left)):
         if isinstance(a, str | list | tuple):
-          _bounded(len(a) * max(b, 0) if isinstance(b, int) else 0)
+          bounded(len(a) * max(b, 0) if isinstance(b, int) else 0)
     elif operator == "+":
       if isinstance(left, str | list | tuple) and hasattr(right, "__len__"):
-        _bounded(len(left) + len(right))
+        bounded(len(left) + len(right))
     elif isinstance(left, str):
       _check_format(left)
     value = super().call_binop(context, operator, left, right)
@@ -167,7 +167,8 @@ def _limit(what: str) -> PromptError:
   return PromptError(f"{what} is larger than a prompt may make")
 
 
-def _bounded(size: int):
+def bounded(size: int):
+  """Refuses a value of so many characters or items, if that is too many."""
   if size > MAX_SIZE:
     raise _limit(f"a value of {size:,} characters or items")
 
@@ -176,7 +177,7 @@ def _listed(items) -> list:
   out = []
   for item in items:
     out.append(item)
-    _bounded(len(out))
+    bounded(len(out))
   return out
 
 
@@ -236,8 +237,8 @@ def _check_join(items, separator) -> list:
   items, size = list(items), 0
   for item in items:
     size += len(item) if isinstance(item, str) else 8
-    _bounded(size)
-  _bounded(size + len(separator) * len(items))
+    bounded(size)
+  bounded(size + len(separator) * len(items))
   return items
 
 
@@ -250,7 +251,7 @@ def _join(eval_ctx, value, d="", attribute=None):
 
 
 def _check_replace(text, old, new):
-  _bounded(len(text) + text.count(old) * len(new))
+  bounded(len(text) + text.count(old) * len(new))
 
 
 @jinja2.pass_eval_context
@@ -272,7 +273,7 @@ def _format(value, *args, **kwargs):
 
 @jinja2.pass_context
 def _concat(context, value):
-  _bounded(len(value))
+  bounded(len(value))
   return value
 
 

@@ -28,6 +28,7 @@ def seen(
       it began from; none: not known, and nothing is seen.
     evaluated: what is to be evaluated.
   """
+  records = list(records)
   trained = {
     name for r in records for name in r.get("train", {}).get("tasks", {})
   }
@@ -40,9 +41,24 @@ def seen(
       for name, other in known.items()
       if name == task.name or (ours and other and _same(ours, other))
     ]
+    by += _split_otherwise(records, ours, evaluated, task.name)
     if by:
       out[task.name] = by
   return out
+
+
+def _split_otherwise(records, ours: Any, evaluated, name: str) -> list[str]:
+  """Tasks that trained on the same files with other rows held out."""
+  split = getattr(ours, "split", "")
+  if not split:
+    return []
+  copy = mixtures.copy_fingerprint(evaluated, name)
+  return [
+    trained
+    for record in records
+    for trained, said in record.get("train", {}).get("tasks", {}).items()
+    if said and said.get("copy") == copy and said.get("split", split) != split
+  ]
 
 
 def check(seen: Mapping[str, list[str]], mixture: str, allowed: bool) -> None:

@@ -164,7 +164,11 @@ def _messages(row: Row) -> list[Record]:
 
 def _sharegpt(row: Row) -> list[Record]:
   found = _list(row, "conversations")
-  record = _turned(found, "from", "value", _SHARE_ROLES)
+  keys = ("from", "value")
+  # Some write OpenAI's messages under this name.
+  if found and isinstance(found[0], dict) and "role" in found[0]:
+    keys = ("role", "content")
+  record = _turned(found, *keys, {**_MESSAGE_ROLES, **_SHARE_ROLES})
   if (said := _system(row)) is not None:
     if record.system is not None:
       raise BadRowError(

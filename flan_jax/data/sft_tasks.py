@@ -58,6 +58,7 @@ class SftTask(CollectionTask):
     files: called for what became of their lines.
     maker: (vocabulary, lengths, inputs_eos) -> `sft_examples.Maker`.
     described: what decides the examples, but the data.
+    split: what decides which rows are held out, but the data.
   """
 
   name: str
@@ -66,6 +67,7 @@ class SftTask(CollectionTask):
   files: Callable[[], Sequence[FileCounts]]
   maker: Callable[..., sft_examples.Maker]
   described: str
+  split: str
 
   paper_name = "instruction data"
   cluster = "instruction data"

@@ -117,6 +117,13 @@ def test_other_spellings(tmp_path):
     "completion": [{"role": "assistant", "content": "b"}],
   }
   assert read(written(tmp_path / "b.jsonl", [lists]))[0][0].answer == "b"
+  other = {"conversations": ROWS["messages"]["messages"]}
+  (found,), counts = read(written(tmp_path / "c.jsonl", [other]))
+  assert (
+    found.turns
+    == read(written(tmp_path / "d.jsonl", [ROWS["messages"]]))[0][0].turns
+  )
+  assert counts.format == "sharegpt"
 
 
 def user(text):

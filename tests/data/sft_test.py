@@ -18,6 +18,7 @@ from flan_jax.data import (
   features,
   inventory,
   mixtures,
+  seen,
   sft,
   sft_examples,
   sft_records,
@@ -280,7 +281,7 @@ def test_packed_rows_hold_what_the_examples_hold(path, registered):
       found, lengths=LENGTHS, batch_size=4, begin_id=0
     )
   )
-  seen = []
+  packed = []
   for batch in batches:
     for row in range(4):
       part = {name: value[row] for name, value in batch.items()}
@@ -292,13 +293,13 @@ def test_packed_rows_hold_what_the_examples_hold(path, registered):
           part["decoder_input_tokens"][at][1:]
           == part["decoder_target_tokens"][at][:-1]
         ).all()
-        seen.append(
+        packed.append(
           (
             tuple(part["decoder_target_tokens"][at].tolist()),
             tuple(part["decoder_loss_weights"][at].astype(int).tolist()),
           )
         )
-  assert sorted(seen) == sorted(
+  assert sorted(packed) == sorted(
     (
       (*e["inputs"].tolist(), *e["targets"].tolist()),
       (*[0] * len(e["inputs"]), *e["targets_weights"].tolist()),
@@ -374,9 +375,13 @@ def test_conversations_do_not_mix_with_tasks_without_weights(path, registered):
   registered(sft.SFT(path))
   ours = seqio.TaskRegistry.get(sft.TRAIN)
   feature = seqio.Feature(VOCABULARY, add_eos=False)
+
+  def nothing(split, shuffle_files=False, seed=None):
+    raise AssertionError("it is refused before it is read")
+
   other = seqio.Task(
     "other",
-    source=seqio.FunctionDataSource(lambda *_, **__: None, ("train",)),
+    source=seqio.FunctionDataSource(nothing, ("train",)),
     output_features={"inputs": feature, "targets": feature},
     preprocessors=[],
   )
@@ -484,6 +489,19 @@ def test_what_a_run_records(path, registered, tmp_path):
   left = inventory.left_out(resolved, LENGTHS)[sft.TRAIN]
   assert left["turns"] > 0
   assert left["not_kept"] == 0
+
+
+def test_rows_held_out_otherwise_were_trained_on(path, registered):
+  def held_out(**options):
+    registered(sft.SFT(path, held_out=0.3, **options))
+    return mixtures.resolve(sft.HELD_OUT, split="test")
+
+  held_out(seed=1)
+  trained = inventory.described(sft.TRAIN, mixtures.resolve(sft.TRAIN))
+  records = [{"train": trained}]
+  assert not seen.seen(records, held_out(seed=1, chat_format="tulu"))
+  assert seen.seen(records, held_out()) == {"sft_held_out": ["sft_train"]}
+  assert not seen.seen([], held_out())
 
 
 def test_a_prompt_that_is_nothing_is_counted(tmp_path, registered):
