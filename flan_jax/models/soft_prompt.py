@@ -2,7 +2,8 @@
 
 Lester et al. 2021 (arXiv:2104.08691). The prompt is read as tokens are: to the
 model underneath it is ids V, V + 1, ... whose vectors are the prompt's, so that
-positions, padding, masks and the cache are those of tokens.
+positions, padding, masks and the cache are those of tokens. It stands before
+everything else, the begin token of a decoder-only model too.
 
     model = SoftPrompt(base, length=10)     # `prompt_tuning.py`: from gin
     params = {**base_params, "soft_prompt": model.initial(rng, base_params)}
