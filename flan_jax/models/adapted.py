@@ -22,7 +22,8 @@ class Adapted(Protocol):
   """What an adapted model has beside the models' own interface.
 
   A frozen, hashable dataclass, since models are static arguments of compiled
-  functions. `init` gives the base's tree with the key, in shape.
+  functions. `init` gives the base's tree with the key, in shape. Where the base
+  is kept in other types than it is read in, `store(base_params)` changes it.
 
   Attributes:
     key: its top-level key in the tree of parameters, and its kind.
@@ -68,7 +69,14 @@ def _lora():
   return WithLora
 
 
+def _ia3():
+  from flan_jax.models.ia3 import WithIa3
+
+  return WithIa3
+
+
 KINDS: dict[str, Callable[[], type]] = {
+  "ia3": _ia3,
   "lora": _lora,
   "soft_prompt": _soft_prompt,
 }
