@@ -1,7 +1,8 @@
-"""A base with its LoRA adapter added into the kernels, as one checkpoint.
+"""A base with its adapter taken into the kernels, as one checkpoint.
 
-W + (alpha / r) A B of every kernel that is adapted (Hu et al. 2021, section
-4.1), so that nothing is left to add when the model runs.
+Of LoRA W + (alpha / r) A B of every kernel that is adapted (Hu et al. 2021,
+section 4.1), of (IA)3 its rows or columns times the vector, so that nothing is
+left to do when the model runs.
 """
 
 from typing import Any
@@ -11,7 +12,10 @@ import numpy as np
 
 from flan_jax.convert import fingerprint, part
 from flan_jax.errors import UserError
-from flan_jax.models import lora, quantised
+from flan_jax.models import ia3, lora, quantised
+
+# Kinds of adapters that are part of kernels -> how their options are read.
+KINDS = {lora.KEY: lora.options_of, ia3.KEY: ia3.options_of}
 
 
 class MergedSource:
@@ -30,7 +34,7 @@ class MergedSource:
 
   def __init__(self, source: part.PartSource):
     self._source = source
-    self._options = lora.options_of(source.adapter)
+    self._options = KINDS[source.adapter["kind"]](source.adapter)
     self.format, self.path, self.step = source.format, source.path, source.step
     self.config, self.details = source.config, source.details
     self.left_out = source.left_out
@@ -50,7 +54,8 @@ class MergedSource:
 
   def _is_changed(self, name):
     kind, rest = self._options.base_type, self._options.base_rest
-    return _own(name, "a") in self._source.own or (
+    adapted = any(full in self._source.own for full in _own(name).values())
+    return adapted or (
       kind is not None
       and (quantised.is_kernel(name) or quantised.is_rest(name, rest))
     )
@@ -65,12 +70,22 @@ class MergedSource:
       if isinstance(stored, dict):
         stored = quantised.dequantise(stored)
       kernel = np.asarray(stored).astype(np.float32)
-    if _own(name, "a") not in self._source.own:
-      return kernel
-    a, b = (
-      self._source.read(_own(name, side)).astype(np.float64) for side in "ab"
-    )
-    return (kernel + o.scale * (a @ b)).astype(np.float32)
+    return self._with_adapter(name, kernel)
+
+  def _with_adapter(self, name, kernel):
+    own = {
+      side: self._source.read(full).astype(np.float64)
+      for side, full in _own(name).items()
+      if full in self._source.own
+    }
+    if "lora_a" in own:
+      product = own["lora_a"] @ own["lora_b"]
+      kernel = kernel + self._options.scale * product
+    if "ia3_input" in own:
+      kernel = kernel * own["ia3_input"][:, None]
+    if "ia3_output" in own:
+      kernel = kernel * own["ia3_output"]
+    return kernel.astype(np.float32)
 
 
 def whole(source: Any) -> Any:
@@ -82,7 +97,7 @@ def whole(source: Any) -> Any:
   described = getattr(source, "adapter", None)
   if described is None:
     return source
-  if described["kind"] != lora.KEY:
+  if described["kind"] not in KINDS:
     raise UserError(
       f"{source.path} holds an adapter of kind {described['kind']!r}, which is"
       " no part of any tensor of its base: give OUTPUT_FORMAT='peft', or the"
@@ -91,5 +106,10 @@ def whole(source: Any) -> Any:
   return MergedSource(source)
 
 
-def _own(name, side):
-  return f"{lora.KEY}/{name.removesuffix('/kernel')}/lora_{side}"
+def _own(name):
+  """What a checkpoint may hold for a kernel -> its whole name."""
+  scope = name.removesuffix("/kernel")
+  sides = {lora.KEY: ("lora_a", "lora_b"), ia3.KEY: ia3.SIDES}
+  return {
+    side: f"{key}/{scope}/{side}" for key, own in sides.items() for side in own
+  }

@@ -32,6 +32,7 @@ PREFIX = "base_model.model."
 # peft_type -> the module that reads and writes it, and our kind of adapter.
 KINDS: Mapping[str, tuple[str, str]] = {
   "LORA": ("flan_jax.convert.peft_lora", "lora"),
+  "IA3": ("flan_jax.convert.peft_ia3", "ia3"),
   "PROMPT_TUNING": ("flan_jax.convert.peft_prompt", "soft_prompt"),
 }
 

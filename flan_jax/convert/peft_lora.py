@@ -108,10 +108,8 @@ def write(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     adapted.add(module)
     key = f"{_PREFIX}{module}.lora_{side.upper()}.weight"
     arrays[key] = np.asarray(source.read(name), np.float32).T
-  family = _family(source.base)
-  task = "CAUSAL_LM" if family.causal else "SEQ_2_SEQ_LM"
   return {
-    "task_type": task,
+    "task_type": task_type(source.base),
     "r": options.rank,
     "lora_alpha": options.alpha,
     "lora_dropout": options.dropout,
@@ -132,6 +130,11 @@ def modules(base: Any) -> dict[str, str]:
   kernels = [name for name in base.shapes if quantised.is_kernel(name)]
   rows = hf.names(family, kernels)
   return {n: row.theirs.removesuffix(".weight") for n, row in rows.items()}
+
+
+def task_type(base: Any) -> str:
+  """What PEFT calls the model's kind."""
+  return "CAUSAL_LM" if _family(base).causal else "SEQ_2_SEQ_LM"
 
 
 def _family(base: Any) -> Family:

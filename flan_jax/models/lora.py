@@ -15,10 +15,8 @@ A adapters of a bank.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -29,11 +27,13 @@ from jaxtyping import Array, Float, Int
 
 from flan_jax.errors import UserError, check_known
 from flan_jax.models import dense, layers, placement, quantised
+from flan_jax.models import targets as targets_lib
 
 KEY = "lora"
 # Between the adapted kernel's axes; on no mesh is it split.
 RANK_AXIS = "lora_rank"
 Params = Mapping[str, Any]
+_is_stacked = targets_lib.is_stacked
 
 
 @flax.struct.dataclass
@@ -108,21 +108,8 @@ class Lora:
       raise UserError(f"Lora.alpha is {self.alpha}; it must be more than 0.")
     if not 0.0 <= self.dropout < 1.0:
       raise UserError(f"Lora.dropout is {self.dropout}; it must be in [0, 1).")
-    try:
-      re.compile(self.targets)
-    except re.error as error:
-      raise UserError(
-        f"Lora.targets is {self.targets!r}, which is no regular expression:"
-        f" {error}."
-      ) from error
-    if self.base_type is not None:
-      check_known("Lora.base_type", self.base_type, quantised.KINDS)
-    check_known("Lora.base_rest", self.base_rest, ("float32", "bfloat16"))
-    if self.base_type is None and self.base_rest != "float32":
-      raise UserError(
-        f"Lora.base_rest={self.base_rest!r} has no effect on a base that is not"
-        " quantised: give a base_type, or leave it out."
-      )
+    targets_lib.check(self.targets, "LORA_TARGETS")
+    quantised.check(self.base_type, self.base_rest)
 
   @property
   def scale(self) -> float:
@@ -199,12 +186,21 @@ class WithLora:
     Raises:
       UserError: see `Lora.on`.
     """
-    return _targets(self.base, self.options)
+    found = targets_lib.find(self.base, self.options.targets, "LORA_TARGETS")
+    name, narrow = min(
+      ((n, min(shape[-2:])) for n, shape in found.items()), key=lambda x: x[1]
+    )
+    if self.options.rank > narrow:
+      raise UserError(
+        f"LORA_RANK={self.options.rank} is more than {narrow}, the smaller side"
+        f" of {name}: beyond that an adapter is larger than its kernel."
+      )
+    return found
 
   def init(self, rng: Array, batch_shapes: Any = None) -> Params:
     """Fresh parameters: the base as it is stored, and the adapter."""
     base = self.store(self.base.init(rng, batch_shapes))
-    return {**base, KEY: self.initial(rng, base)}
+    return {**base, self.key: self.initial(rng, base)}
 
   def initial(
     self, rng: Array, base_params: Any = None, saved: Any = None
@@ -312,16 +308,22 @@ class WithLora:
 
   def _on(self, params):
     """The base's parameters with the adapters of its layers among them."""
-    options = self.options
 
-    def pair(node):
-      if "lora_a" in node:
-        b = node["lora_b"] * options.scale
-        return {"adapter": LowRank(node["lora_a"], b, options.dropout)}
-      return {name: pair(part) for name, part in node.items()}
+    def beside(node):
+      adapter = self._adapter(node)
+      if adapter is not None:
+        return {"adapter": adapter}
+      return {name: beside(part) for name, part in node.items()}
 
-    rest = {name: part for name, part in params.items() if name != KEY}
-    return {**rest, dense.ADAPTERS: pair(params[KEY])}
+    rest = {name: part for name, part in params.items() if name != self.key}
+    return {**rest, dense.ADAPTERS: beside(params[self.key])}
+
+  def _adapter(self, node):
+    """The adapter of one layer; None where the node is no layer's."""
+    if "lora_a" not in node:
+      return None
+    b = node["lora_b"] * self.options.scale
+    return LowRank(node["lora_a"], b, self.options.dropout)
 
 
 def bank(adapters: Sequence[Params]) -> Params:
@@ -358,69 +360,3 @@ def choose(banked: Params, ids_B: Int[Array, " B"]) -> Params:
     return jnp.moveaxis(chosen, 1, 0) if _is_stacked(name) else chosen
 
   return jax.tree_util.tree_map_with_path(take, dict(banked))
-
-
-def _is_stacked(name):
-  return "layers" in name.split("/")
-
-
-def _targets(base, options):
-  shapes = jax.eval_shape(base.init, jax.random.key(0))
-  leaves, _ = jax.tree_util.tree_flatten_with_path(dict(shapes))
-  every = {
-    jax.tree_util.keystr(path, simple=True, separator="/"): x.shape
-    for path, x in leaves
-  }
-  dense_names = [n for n in every if quantised.is_kernel(n)]
-  found, other = {}, []
-  for name, shape in every.items():
-    matched = [n for n in _one_by_one(name, shape) if _matches(options, n)]
-    if not matched:
-      continue
-    if name not in dense_names:
-      other += matched
-    elif _is_stacked(name) and len(matched) < shape[0]:
-      raise UserError(
-        f"LORA_TARGETS={options.targets!r} matches {len(matched)} of the"
-        f" {shape[0]} layers of {name}, and scan_layers treats them alike:"
-        " match all, or train without scan_layers."
-      )
-    else:
-      found[name] = shape
-  if other:
-    raise UserError(
-      f"LORA_TARGETS={options.targets!r} matches {other[0]}"
-      f"{' and more' if len(other) > 1 else ''}, which is no kernel of a layer;"
-      r" an adapter stands beside those alone: '.*layers_\d+/.*kernel' is all."
-    )
-  if not found:
-    last = sorted({"/".join(n.split("/")[-2:]) for n in dense_names})
-    words = re.sub(r"[^\w/]+", "", options.targets)
-    near = difflib.get_close_matches(words, last, 3, 0.0)
-    raise UserError(
-      f"LORA_TARGETS={options.targets!r} matches no kernel of a layer (whole"
-      f" names are matched, such as {_one_by_one(dense_names[0], [1])[0]}); the"
-      f" nearest end in {', '.join(near)}."
-    )
-  name, narrow = min(
-    ((n, min(s[-2:])) for n, s in found.items()), key=lambda x: x[1]
-  )
-  if options.rank > narrow:
-    raise UserError(
-      f"LORA_RANK={options.rank} is more than {narrow}, the smaller side of"
-      f" {name}: beyond that an adapter is larger than its kernel."
-    )
-  return found
-
-
-def _matches(options, name):
-  return re.fullmatch(options.targets, name) is not None
-
-
-def _one_by_one(name, shape):
-  """The names of a stack's layers; else the name."""
-  if not _is_stacked(name):
-    return [name]
-  return [
-    re.sub(r"(^|/)layers/", rf"\1layers_{i}/", name) for i in range(shape[0])
-  ]

@@ -59,6 +59,26 @@ Stored = Mapping[str, Array]
 Params = Mapping[str, Any]
 
 
+def check(base_type: str | None, base_rest: str) -> None:
+  """Refuses types of a stored base that there are not.
+
+  Args:
+    base_type: of the kernels of layers; None: as they are.
+    base_rest: of embedding and head.
+
+  Raises:
+    UserError: an unknown type, or one that has no effect.
+  """
+  if base_type is not None:
+    check_known("BASE_TYPE", base_type, KINDS)
+  check_known("BASE_REST", base_rest, ("float32", "bfloat16"))
+  if base_type is None and base_rest != "float32":
+    raise UserError(
+      f"BASE_REST={base_rest!r} has no effect on a base that is not quantised:"
+      " give a BASE_TYPE, or leave it out."
+    )
+
+
 def quantise(kernel: Float[Array, "d f"], kind: str) -> dict[str, Array]:
   """A kernel in fewer bits.
 

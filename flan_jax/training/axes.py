@@ -33,6 +33,7 @@ PARAMETER_AXES = (
   (r"out/lora_a", ("joined_kv", "lora_rank")),
   (r"wo/lora_a", ("mlp", "lora_rank")),
   (r"(out|wo)/lora_b", ("lora_rank", "embed")),
+  (r"\w+/ia3_(in|out)put", ("norm",)),
   (r"\w+_norm/scale", ("norm",)),
   (r"soft_prompt/(encoder|decoder)/prompt", ("prompt", "prompt_embed")),
 )
