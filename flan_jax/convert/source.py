@@ -142,7 +142,9 @@ def _hf():
 
 
 def _is_peft(path):
-  return (path / "adapter_config.json").is_file()
+  return (path / "adapter_config.json").is_file() and not (
+    path / "config.json"
+  ).is_file()
 
 
 def _peft():

@@ -1,14 +1,27 @@
 """Kernels in 4 and 8 bits against plain numpy."""
 
+import doctest
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flan_jax.convert import peft_lora
 from flan_jax.errors import UserError
-from flan_jax.models import lora, quantised
+from flan_jax.models import dense, ia3, lora, quantised, targets
 from tests.models import kinds
 from tests.models.lora_test import ALL, batch_of
+
+
+@pytest.mark.parametrize(
+  "module", [dense, ia3, lora, peft_lora, quantised, targets],
+  ids=lambda module: module.__name__,
+)
+def test_docstring_examples(module):
+  result = doctest.testmod(module)
+  assert result.failed == 0
+  assert result.attempted > 0
 
 
 def kernel_of(d=192, f=64, seed=0):
