@@ -70,7 +70,7 @@ def _compiled(model):
 
   def run():
     nonlocal state
-    state, metrics = take(state, *between, batch)
+    state, metrics = program(state, *between, batch)
     jax.block_until_ready(state)
     return float(metrics["loss"])
 
