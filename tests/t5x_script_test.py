@@ -115,7 +115,10 @@ def test_what_runs_is_the_program_with_the_flags(monkeypatch):
 
 
 def test_examples_in_docstrings():
-  assert doctest.testmod(t5x_script).failed == 0
+  from flan_jax.data import t5x_input
+
+  for module in (t5x_script, t5x_input):
+    assert doctest.testmod(module).failed == 0
 
 
 def test_what_t5x_is_given_is_registered(sample_dir, monkeypatch):
@@ -145,6 +148,7 @@ def test_what_t5x_is_given_is_registered(sample_dir, monkeypatch):
       assert name == "flan_holdout_nli_train_prepared"
       tasks = seqio.get_mixture_or_task(name).tasks
       assert {t.name for t in tasks} == {"flan_sst2", "flan_cola"}
+      assert all(t.metric_fns == [t5x_input.exact_match] for t in tasks)
   finally:
     seqio.MixtureRegistry.remove("flan_holdout_nli_train_prepared")
     catalogue.unregister()
@@ -356,5 +360,5 @@ def test_t5x_answers_with_a_converted_checkpoint(trained, tmp_path):
   ]
   assert rows
   assert all({"inputs", "prediction"} <= {*row} for row in rows)
-  metrics = list((tmp_path / "eval").rglob("*metrics*"))
-  assert metrics
+  (metrics,) = (tmp_path / "eval").rglob("*metrics.jsonl")
+  assert "exact_match" in json.loads(metrics.read_text().splitlines()[-1])

@@ -30,6 +30,8 @@ def mixture(
 ) -> str:
   """Registers the mixture or task `name`, of the datasets that are prepared.
 
+  Its tasks have one metric for T5X's evaluation, `exact_match`.
+
       from flan_jax.data import t5x_input
       train/utils.DatasetConfig.mixture_or_task_name = @t5x_input.mixture()
       t5x_input.mixture.name = 'flan_holdout_nli_train'
@@ -61,8 +63,24 @@ def mixture(
   )
   for one in resolved.missing:
     _log.warning("%s is left out: %s", one.task, one.message)
+  for task in seqio.get_subtasks(resolved.mixture):
+    # seqio takes metrics when a task is made, and the catalogue's have none:
+    # our own evaluation needs more of an answer than its text.
+    task._metric_fn_constructor_args = [exact_match]
   if not resolved.missing:
     return name
   seqio.MixtureRegistry.remove(name + PREPARED)
   seqio.MixtureRegistry.add_provider(name + PREPARED, resolved.mixture)
   return name + PREPARED
+
+
+def exact_match(targets: list[str], predictions: list[str]) -> dict[str, float]:
+  """Percent of answers that are the target, but for white space around them.
+
+  >>> exact_match(["yes", "no"], ["yes ", "maybe"])
+  {'exact_match': 50.0}
+  """
+  right = [
+    t.strip() == p.strip() for t, p in zip(targets, predictions, strict=True)
+  ]
+  return {"exact_match": 100.0 * sum(right) / max(len(right), 1)}
