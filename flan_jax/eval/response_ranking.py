@@ -16,7 +16,7 @@ The other responses are drawn from the same rows, each once, and none with the
 tokens of the instruction's own; the released code draws with replacement and
 may draw the own one.
 
-Source: Hewitt et al., 2024 (arXiv 2409.14254), section 5 and table 2.
+Source: Hewitt et al., 2024 (arXiv 2409.14254), equation 3 and table 2.
 """
 
 import dataclasses

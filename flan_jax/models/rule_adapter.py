@@ -11,8 +11,8 @@ r is the sum of
 Since the normaliser of the softmax is the same for all tokens, adding r to the
 logits is the product of the two distributions.
 
-Source: Hewitt et al., 2024 (arXiv 2409.14254), section 6 and its table of
-scores. Two deviations of the code released with it are options here: it counts
+Source: Hewitt et al., 2024 (arXiv 2409.14254), the rule-based adapter and its
+table of scores. Two deviations of the code released with it are options here: it counts
 the prompt's tokens as said (`repeat_prompt`), and nothing raises the end of an
 answer of `end_length` tokens or more (`end_stays` False, as in the paper).
 
