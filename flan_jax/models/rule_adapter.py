@@ -12,9 +12,10 @@ Since the normaliser of the softmax is the same for all tokens, adding r to the
 logits is the product of the two distributions.
 
 Source: Hewitt et al., 2024 (arXiv 2409.14254), the rule-based adapter and its
-table of scores. Two deviations of the code released with it are options here: it counts
-the prompt's tokens as said (`repeat_prompt`), and nothing raises the end of an
-answer of `end_length` tokens or more (`end_stays` False, as in the paper).
+table of scores. Two deviations of the code released with it are options here:
+it counts the prompt's tokens as said (`repeat_prompt`), and nothing raises the
+end of an answer of `end_length` tokens or more (`end_stays` False, as in the
+paper).
 
 R rows, V vocabulary.
 """
@@ -158,8 +159,8 @@ class RuleAdapter:
   >>> adapter = RuleAdapter(rules=("end", "repeat"))
   >>> RuleAdapter(rules=("ends",))
   Traceback (most recent call last):
-  flan_jax.errors.UserError: RULES is 'ends'; known are end, tokens, repeat (the\
- nearest is 'end').
+  flan_jax.errors.UserError: RULES is 'ends'; known are end, tokens, repeat\
+ (the nearest is 'end').
 
   Attributes:
     rules: of `RULES`, at least one; the paper has all.
