@@ -155,7 +155,7 @@ def read(reply: Reply, options: Alpaca | None = None) -> list[Piece]:
   begins = rf"\s*(###\s*)?{first}\.\s*Instruction:"
   if options.faithful or not re.match(begins, text):
     text = f"{first}. Instruction:" + text
-  parts = text.removeprefix("###").split("###")
+  parts = text.lstrip().removeprefix("###").split("###")
   out = []
   for place, part in enumerate(parts):
     number = first + place

@@ -86,8 +86,9 @@ def test_a_reply_that_is_cut_off_loses_its_last_task():
   text = blocks([(task(0), "a", "b"), (task(1), "c", "d")])
   found = alpaca_lib.read(Reply(text, complete=False))
   assert [p.reason for p in found] == [None, "cut off"]
-  repeated = alpaca_lib.read(Reply("4. Instruction:" + text))
-  assert [p.reason for p in repeated] == [None, None]
+  for before in ("4. Instruction:", "\n###\n4. Instruction:"):
+    repeated = alpaca_lib.read(Reply(before + text))
+    assert [p.reason for p in repeated] == [None, None]
   strict = alpaca_lib.read(
     Reply(blocks([(task(0), "No input.", "")])), Alpaca(faithful=True)
   )
