@@ -29,6 +29,16 @@ def is_remote(path: str | os.PathLike) -> bool:
   return os.fspath(path).startswith(SCHEMES)
 
 
+def check_folder(path: str | os.PathLike, option: str) -> None:
+  """Raises UserError where a path that is written to is one of a bucket."""
+  if is_remote(path):
+    raise UserError(
+      f"{option} is {os.fspath(path)!r}: files in it are appended to and"
+      " renamed, which a bucket cannot do. Mount the bucket (Cloud Storage"
+      " FUSE) and give that folder."
+    )
+
+
 def as_path(path: str | os.PathLike) -> pathlib.Path | epath.Path:
   """A path that can be looked at: of a bucket, or absolute on this machine.
 

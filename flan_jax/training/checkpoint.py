@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from flan_jax.data import remote
 from flan_jax.errors import UserError
 from flan_jax.training import integrity, processes, restore
 
@@ -401,6 +402,7 @@ def retained(
 
 
 def _writable(directory):
+  remote.check_folder(directory, "MODEL_DIR")
   directory = pathlib.Path(directory).absolute()
   try:
     directory.mkdir(parents=True, exist_ok=True)

@@ -179,6 +179,7 @@ def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
   configuration, or other data, get a folder of its own.
   """
   if model_dir is not None:
+    remote.check_folder(model_dir, "MODEL_DIR")
     return pathlib.Path(model_dir)
   return pathlib.Path("runs", f"{record.name}-{record.fingerprint()}")
 

@@ -10,7 +10,7 @@ from etils.epath import backend, gpath
 from flan_jax import config
 from flan_jax.data import directory, remote, sources
 from flan_jax.errors import UserError
-from flan_jax.training import record
+from flan_jax.training import checkpoint, record
 
 
 class Bucket(backend._OsPathBackend):
@@ -174,6 +174,15 @@ def test_folders_that_are_written_are_refused_at_once(name, message):
     load()
   assert message in str(caught.value)
   assert "Cloud Storage FUSE" in str(caught.value)
+
+
+def test_so_are_they_without_a_gin_file(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match="MODEL_DIR is 'gs://b/x'"):
+    record.choose_directory("gs://b/x", record.make({}))
+  with pytest.raises(UserError, match="MODEL_DIR is 'gs://b/x'"):
+    checkpoint.Checkpoints("gs://b/x")
+  assert not list(tmp_path.iterdir())
 
 
 def test_examples_in_docstrings():
