@@ -5,7 +5,8 @@ heartbeats. One that hangs, in a file system that does not answer or a lock,
 goes on sending them, and all others wait for it without end. Here each process
 counts the steps that it took, and a thread of it compares the counts: who
 stays behind the others for too long is named, and every process ends. What all
-of them do for long (compiling, evaluating) leaves no one behind.
+of them do for long (compiling, evaluating) leaves no one behind. So one that
+hangs in an evaluation, where all others wait, is not told from a long one.
 """
 
 import contextlib
