@@ -77,9 +77,12 @@ def _lead(manifest: Manifest) -> str:
 
 def _tiles(manifest: Manifest, kept) -> str:
   totals = manifest.totals
-  made = [(f"{len(kept):,}", "rows kept")]
+  made = []
   if "rows_in" in totals:
-    made.insert(0, (f"{totals['rows_in']:,}", "rows in"))
+    made.append((f"{totals['rows_in']:,}", "rows in"))
+  if kept:
+    made.append((f"{len(kept):,}", "rows kept"))
+  if kept and "rows_in" in totals:
     share = 100 * len(kept) / max(totals["rows_in"], 1)
     made.append((f"{share:.1f} %", "of the rows"))
   if "tokens_kept" in totals:
