@@ -85,7 +85,9 @@ class Journal:
     self._places: dict[str, tuple[int, int]] = {}
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+      self._file = os.open(
+        self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666
+      )
     except OSError as e:
       raise UserError(
         f"the journal {self.path} cannot be written: {e.strerror}."
