@@ -8,8 +8,8 @@
 The key is a hash of all that decides a task's examples: fingerprint of the
 task, form, copy of the dataset, vocabulary, wrapper, lengths. So caches of
 several mixtures, vocabularies or lengths share one folder, and a run finds its
-own or is told what differs. `cached_shards.py`
-writes, `cached_batches.py` reads.
+own or is told what differs. `cached_shards.py` writes, `cached_batches.py`
+reads.
 """
 
 import dataclasses
