@@ -118,3 +118,21 @@ class Machine:
 
 
 GCLOUD = ["gcloud", "compute", "tpus", "tpu-vm"]
+
+TPU = (
+  "--name=flan-nli",
+  "--project=my-project-123",
+  "--zone=us-central2-b",
+)
+GKE = (
+  "--name=flan-nli",
+  "--project=my-project-123",
+  "--location=us-central2",
+  "--cluster=c1",
+  "--type=v4",
+  "--topology=4x4x8",
+  "--image=eu.gcr.io/my-project-123/flan_jax:v1",
+)
+FILE = "--gin_file=gin/flan_holdout_nli.gin"
+FOLDER = "--gin.MODEL_DIR=/bucket/run"
+JOB = ("--", FILE, FOLDER)
