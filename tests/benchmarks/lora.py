@@ -2,7 +2,7 @@
 
   python -m tests.benchmarks lora
 
-`decoder_step.py`'s Llama of 35.2M parameters with 4 rows of 320 tokens. LoRA
+`decoder_step.py`'s Llama of 35.2M parameters with 2 rows of 320 tokens. LoRA
 has rank 8 on every kernel of a layer. Steps are taken in turn in one process,
 but for PEFT's (transformers, PyTorch), which has its own. Of what a step holds
 (parameters, gradients, slots, activations), XLA says how much it is.
@@ -17,9 +17,9 @@ import time
 from tests.benchmarks import decoder_step
 from tests.benchmarks import step as step_benchmark
 
-ROWS, LENGTH, RANK = 4, decoder_step.LENGTH, 8
+ROWS, LENGTH, RANK = 2, decoder_step.LENGTH, 8
 TARGETS = r".*layers_\d+/.*kernel"
-WARM_UP, RUNS = 1, 7
+WARM_UP, RUNS = 1, 5
 
 
 def _batch():
@@ -206,7 +206,7 @@ def run() -> list[dict]:
   kernel = 0.02 * jax.random.normal(jax.random.key(0), (1536, 576))
   rows.append(_qwix_row(np.asarray(kernel)))
   flops = _adapted().model_flops({"decoder_input_tokens": (ROWS, LENGTH)})
-  job = "step of LoRA against PEFT's, Llama 35.2M, 4 x 320, float32"
+  job = "step of LoRA against PEFT's, Llama 35.2M, 2 x 320, float32"
   return rows + step_benchmark.compared("tests.benchmarks.lora", job, flops)
 
 
