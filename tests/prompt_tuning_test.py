@@ -211,12 +211,12 @@ def test_two_checkpoints_are_compared(runs, tmp_path):
     "BASE_CHECKPOINT_PATH": str(runs / "base"),
     "TUNED_CHECKPOINT_PATH": str(runs / "other"),
     "OUTPUT_DIR": str(tmp_path),
+    "VOCABULARY_PATH": "flan_jax",
     **{"PROMPT_PREFIX": "", "PROMPT_SUFFIX": "", "INPUTS_EOS": True},
   }
   files = [
     "gin/prompt_tuning_flan_vs_base.gin",
     "gin/models/t5_1_1_tiny.gin",
-    "gin/data/flan_jax_vocabulary.gin",
   ]
   flags = [(name, repr(value)) for name, value in values.items()]
 
