@@ -28,6 +28,7 @@ from flan_jax.data import (
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.data.sft_records import ASSISTANT, USER, Turn
 from flan_jax.errors import UserError
+from flan_jax.eval import page
 from flan_jax.eval.evaluation_set import EvaluationSet
 
 LENGTHS = {"inputs": 40, "targets": 24}
@@ -486,9 +487,21 @@ def test_what_a_run_records(path, registered, tmp_path):
   assert [f["lines"] for f in described["lines"]] == [120, 3]
   assert described["lines"][1]["skipped"] == {"not_json": 1, "blank_line": 1}
   assert len(described["copy"]) == 8
-  left = inventory.left_out(resolved, LENGTHS)[sft.TRAIN]
-  assert left["turns"] > 0
-  assert left["not_kept"] == 0
+  left = inventory.left_out(resolved, LENGTHS)
+  assert left[sft.TRAIN]["turns"] > 0
+  assert left[sft.TRAIN]["not_kept"] == 0
+  shown = page._data(
+    {
+      "data": {"train": inventory.described(sft.TRAIN, resolved)},
+      "left_out": left,
+    }
+  )
+  assert f"lost {left[sft.TRAIN]['turns']:,} turns" in shown
+  assert "b.jsonl (prompt_completion): 3 lines, 1 read, 2 skipped" in shown
+  assert "(1 not json, 1 blank line)" in shown
+  long = left[sft.TRAIN]["too_long"]
+  assert f"<td>{long:,}</td>" in shown
+  assert long == 0 or "longer than a row" in shown
 
 
 def test_rows_held_out_otherwise_were_trained_on(path, registered):
