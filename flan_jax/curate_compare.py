@@ -3,7 +3,8 @@
   python launch/run.py --gin_file=gin/curate_compare.gin \
       --gin.DATA="{'dolly': 'dolly.json'}"
 
-For every data set: rows are held out; a model is trained on all others, and
+For every data set: rows that are empty or too long for a row of a batch are left
+out; rows are held out; a model is trained on all others, and
 gives the vectors where no others are given; every method selects its share, and
 a random choice of equal size is drawn; a model is trained on each, with several
 seeds. All steps are kept, so the same command goes on where it was stopped.
@@ -158,7 +159,13 @@ def _one(
   name, paths, folder, *, recipes, budget, training, seeds, held_out,
   most_held_out, embedder, embedded_part, embedding_length, memory_gib, display,
 ):  # fmt: skip
-  rows, held = split(rows_lib.read(paths, "DATA"), held_out, most_held_out)
+  read = rows_lib.read(paths, "DATA")
+  fit = trials.fits(read, training)
+  rows, held = split(
+    [row for row, fitting in zip(read, fit, strict=True) if fitting],
+    held_out,
+    most_held_out,
+  )
   manifest.begin(folder)
   subsets = folder / "subsets"
   subsets.mkdir(exist_ok=True)
@@ -166,7 +173,8 @@ def _one(
   rows_lib.write(subsets / "all.jsonl", rows)
   lengths = selection.count_tokens(rows, training.vocabulary)
   display.say(
-    f"{name}: {len(rows):,} rows to choose from, {len(held):,} held out"
+    f"{name}: {len(rows):,} rows to choose from, {len(held):,} held out;"
+    f" {fit.count(False):,} longer than TASK_FEATURE_LENGTHS are left out"
   )
   key = {
     "options": _options(
@@ -243,7 +251,7 @@ def _one(
   table = results.table(name, sizes, seeds)
   _finish(
     folder, name, paths, table, key, rows, held, lengths, x_ND, chosen,
-    memory_gib, seeds, display,
+    memory_gib, seeds, display, fit.count(False),
   )  # fmt: skip
   return table
 
@@ -369,13 +377,14 @@ def _cells(row) -> tuple[str, ...]:
 
 def _finish(
   folder, name, paths, table, key, rows, held, lengths, x_ND, chosen,
-  memory_gib, seeds, display,
+  memory_gib, seeds, display, left_out,
 ):  # fmt: skip
   shown = [_cells(row) for row in table]
   note = (
     f"{seeds} seeds; nats a held-out answer token, {len(held):,} rows; the"
     " difference is the mean over seeds of the loss less that of as many random"
-    " rows with the same seed; below 0 is better."
+    f" rows with the same seed; below 0 is better. {left_out:,} rows are empty or"
+    " longer than a row of a batch and were left out of all."
   )
   figures = curate_select.shown(x_ND, chosen, memory_gib)
   figures["table"] = {

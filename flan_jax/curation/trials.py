@@ -7,15 +7,17 @@ held-out batches and, for the same seed, the same first parameters.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from flan_jax.convert import load
-from flan_jax.data import features, mixtures, sft
+from flan_jax.curation import rows as rows_lib
+from flan_jax.data import features, mixtures, sft, sft_records
 from flan_jax.data import vocabulary as vocabulary_lib
+from flan_jax.data.sft_records import ASSISTANT, USER, Turn
 from flan_jax.training import checks, compiled, loss, sharding
 from flan_jax.training import input as input_lib
 from flan_jax.training import validation as validation_lib
@@ -55,6 +57,30 @@ class Training:
     checks.numbers(train_steps=self.train_steps, batch_size=self.batch_size)
     checks.lengths(self.task_feature_lengths)
     checks.vocabulary(self.vocabulary, self.model)
+
+
+def fits(rows: Sequence[rows_lib.Row], training: Training) -> list[bool]:
+  """Whether each row, in the chat format, is no longer than a row of a batch.
+
+  Training leaves longer ones out; a choice of rows that are never trained on
+  would be compared with nothing.
+  """
+  maker = (
+    sft.SFT(chat_format=training.chat_format)
+    .for_model(training.model.kind)
+    .maker(training.vocabulary, training.task_feature_lengths)
+  )
+  records, places = [], []
+  for place, row in enumerate(rows):
+    if row["instruction"].strip() and row["output"].strip():
+      asked = Turn(USER, row["instruction"], row["input"])
+      answer = Turn(ASSISTANT, row["output"])
+      records.append(sft_records.conversation([asked, answer]))
+      places.append(place)
+  out = [False] * len(rows)
+  for place, made in zip(places, maker.examples(records), strict=True):
+    out[place] = not isinstance(made, str)
+  return out
 
 
 class Trials:
