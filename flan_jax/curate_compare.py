@@ -3,11 +3,11 @@
   python launch/run.py --gin_file=gin/curate_compare.gin \
       --gin.DATA="{'dolly': 'dolly.json'}"
 
-For every data set: rows that are empty or too long for a row of a batch are left
-out; rows are held out; a model is trained on all others, and
-gives the vectors where no others are given; every method selects its share, and
-a random choice of equal size is drawn; a model is trained on each, with several
-seeds. All steps are kept, so the same command goes on where it was stopped.
+For every data set: rows that are empty or too long for a row of a batch are
+left out; rows are held out; a model is trained on all others, and gives the
+vectors where no others are given; every method selects its share, and a random
+choice of equal size is drawn; a model is trained on each, with several seeds.
+All steps are kept, so the same command goes on where it was stopped.
 """
 
 import hashlib
@@ -383,8 +383,8 @@ def _finish(
   note = (
     f"{seeds} seeds; nats a held-out answer token, {len(held):,} rows; the"
     " difference is the mean over seeds of the loss less that of as many random"
-    f" rows with the same seed; below 0 is better. {left_out:,} rows are empty or"
-    " longer than a row of a batch and were left out of all."
+    f" rows with the same seed; below 0 is better. {left_out:,} rows are empty"
+    " or longer than a row of a batch and were left out of all."
   )
   figures = curate_select.shown(x_ND, chosen, memory_gib)
   figures["table"] = {
