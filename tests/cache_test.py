@@ -520,11 +520,15 @@ def test_a_run_says_how_its_cache_is_written(written, tmp_path):
 
 
 @pytest.mark.slow
-def test_each_process_reads_its_own_rows_of_the_same_run(tmp_path):
+def test_each_process_reads_its_own_rows_of_the_same_run(tmp_path, sample_dir):
   from tests.training import processes_test
 
   sample, written = tmp_path / "sample", tmp_path / "cache"
-  changes = {"CACHE_DIR": str(written), "TRAIN_STEPS": 3}
+  changes = {
+    "CACHE_DIR": str(written),
+    "TFDS_DATA_DIR": str(sample_dir),
+    "TRAIN_STEPS": 3,
+  }
   lengths = processes_test.SMALL["TASK_FEATURE_LENGTHS"]
   write(written, mixture_or_task_name="flan_sst2", task_feature_lengths=lengths)
   runs = []
