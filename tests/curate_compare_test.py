@@ -137,3 +137,24 @@ def test_gin_file():
   assert name == "flan_jax.curate_compare.compare"
   assert len(loaded.value("RECIPES")) == 7
   assert loaded.value("FRACTION") == 0.1
+
+
+@pytest.mark.slow
+def test_every_method_of_the_gin_file_on_real_rows(shared, tmp_path):
+  path = str(shared / "instructions/dolly_3k.json")
+  loaded = config.load(
+    ["gin/curate_compare.gin"],
+    [
+      ("DATA", f"{{'dolly': {path!r}}}"),
+      ("OUTPUT_DIR", str(tmp_path)),
+      ("SEEDS", "1"),
+    ],
+  )
+  table = config.call_job(loaded)
+  assert {row["method"] for row in table} == {
+    "all rows", "random 186", "longest", "k_center", "ltd",
+    "facility_location", "k_means", "lima", "copies",
+  }  # fmt: skip
+  for line in (tmp_path / "dolly/results.jsonl").read_text().splitlines():
+    one = json.loads(line)
+    assert one["loss"] < one["start_loss"] - 1

@@ -99,7 +99,8 @@ class FromCheckpoint:
       # (1, 576)
 
   Of an encoder-decoder model the encoder's states. The head's norm is part of
-  them. Texts are cut at `length` tokens.
+  them; the begin id, where a model has one, is read and not counted. Texts are
+  cut at `length` tokens.
 
   Attributes:
     path: of a checkpoint of any format.
@@ -190,7 +191,8 @@ def mean_states(
     tokens = [ids[n] for n in rows]
     size = buckets.fit(max(map(len, tokens)), sizes)
     tokens_BS = buckets.pad_inputs(tokens, batch_size, size)
-    mean_BD = np.asarray(_mean(model, params, tokens_BS))[: len(rows)]
+    mean_BD = np.asarray(_mean(model, len(start), params, tokens_BS))
+    mean_BD = mean_BD[: len(rows)]
     if not out_ND.size:
       out_ND = np.empty((len(ids), mean_BD.shape[1]), np.float32)
     out_ND[rows] = mean_BD
@@ -199,10 +201,11 @@ def mean_states(
   return out_ND
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _mean(
-  model: Any, params: Any, tokens_BS: Int[Array, "B S"]
+  model: Any, skipped: int, params: Any, tokens_BS: Int[Array, "B S"]
 ) -> Float[Array, "B D"]:
+  """Without the first `skipped` states: the begin id's is the same in all."""
   valid_BS = tokens_BS >= 0
   if model.kind == "encoder_decoder":
     hidden_BSD = model.encode(params, tokens_BS).hidden_BSD
@@ -214,6 +217,7 @@ def _mean(
     if getattr(model.config, "prefix_lm", False):
       batch["decoder_causal_attention"] = valid_BS.astype(jnp.int32)
     hidden_BSD = model.hidden(params, batch)
+  valid_BS &= jnp.arange(tokens_BS.shape[1]) >= skipped
   hidden_BSD = jnp.where(valid_BS[..., None], hidden_BSD, 0)
   total_BD = hidden_BSD.astype(jnp.float32).sum(axis=1)
   return total_BD / jnp.maximum(valid_BS.sum(axis=1, keepdims=True), 1)
@@ -260,8 +264,8 @@ def units(
 ) -> Float[np.ndarray, "N D"]:
   """Vectors of length 1, float32, of all rows or some, in memory.
 
-  >>> units(np.array([[3.0, 4.0]]), memory_gib=1.0).round(2).tolist()
-  [[0.6, 0.8]]
+  >>> units(np.array([[3.0, 4.0]]), memory_gib=1.0)
+  array([[0.6, 0.8]], dtype=float32)
 
   Raises:
     UserError: they are larger than `memory_gib`, in GiB; `what` names them.

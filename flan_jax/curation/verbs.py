@@ -90,7 +90,7 @@ def root(text: str) -> tuple[str, str | None] | None:
     starts = before in ("and", "to", "please", "you", "then") or not (
       before[0].isalnum()
     )
-    if word in VERBS and (starts or (place < 3 and before not in _SKIPPED)):
+    if word in VERBS and (starts or (place == 1 and before not in _SKIPPED)):
       return word, _object(words[place + 1 :])
     if word in QUESTIONS and starts and word not in ("you", "and"):
       if (

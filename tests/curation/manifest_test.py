@@ -240,9 +240,10 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(kind):
   np.testing.assert_allclose(both, alone, atol=1e-5)
   assert np.abs(both[0] - both[1]).max() > 1e-3
   if kind == "decoder_only":  # by hand, of one text without padding
-    ids = np.array([vocabulary.encode(texts[0])])
+    begin = vocabulary_lib.begin_id(vocabulary)
+    ids = np.array([[begin, *vocabulary.encode(texts[0])]])
     hidden = model.hidden(params, {"decoder_input_tokens": ids})
-    np.testing.assert_allclose(both[0], hidden[0].mean(0), atol=1e-5)
+    np.testing.assert_allclose(both[0], hidden[0, 1:].mean(0), atol=1e-5)
   with pytest.raises(UserError, match="1 texts have no token"):
     embed(["", "a"])
 
