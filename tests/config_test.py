@@ -166,6 +166,15 @@ def test_command_line_errors_are_one_message(argv, message):
 REQUIRED = {
   "curate_alpagasus.gin": ("DATA_PATH",),
   "curate_ape.gin": ("TASK_PATH",),
+  "curate_compare.gin": ("DATA",),
+  "curate_copies.gin": ("DATA_PATH",),
+  "curate_facility_location.gin": ("DATA_PATH",),
+  "curate_k_center.gin": ("DATA_PATH",),
+  "curate_k_means.gin": ("DATA_PATH",),
+  "curate_lima.gin": ("DATA_PATH",),
+  "curate_longest.gin": ("DATA_PATH",),
+  "curate_ltd.gin": ("DATA_PATH",),
+  "curate_random.gin": ("DATA_PATH",),
   "convert.gin": ("INPUT_PATH", "OUTPUT_PATH", "OUTPUT_FORMAT"),
   "eval_ablation_instructions.gin": (
     "TRAINED_WITH_TEMPLATES", "TRAINED_WITHOUT", "TRAINED_WITH_NAMES"
