@@ -102,7 +102,8 @@ def test_the_checkpoint_holds_the_adapter_and_the_base_is_bit_equal(runs):
   for name in source.shapes:
     np.testing.assert_array_equal(flat[name], source.read(name))
   b = [x for n, x in flat.items() if n.endswith("lora_b")]
-  assert all(np.abs(x).max() > 1e-3 for x in b)
+  # Adafactor's first steps are 0.3 of 1e-3, the least size of a parameter.
+  assert all(np.abs(x).max() > 1e-4 for x in b)
 
 
 def test_merged_and_exported(runs, tmp_path):
