@@ -93,7 +93,7 @@ def test_the_checkpoint_holds_the_adapter_and_the_base_is_bit_equal(runs):
   assert len(params) == 2 * 2 * (2 + 4)  # A and B of queries and values
   assert all(n.startswith("params/lora/") for n in params)
   rows = writers.read(runs / "lora" / "metrics.jsonl")
-  assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+  assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
   model, tree = opened(runs / "lora")
   assert isinstance(model, WithLora)
   assert model.options.rank == 2
@@ -143,6 +143,7 @@ def test_another_base_is_refused(runs, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_base_in_four_bits(runs, tmp_path):
   run(
     tmp_path, runs / "base", ["gin/flan_holdout_nli.gin",
