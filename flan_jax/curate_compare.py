@@ -381,10 +381,11 @@ def _finish(
 ):  # fmt: skip
   shown = [_cells(row) for row in table]
   note = (
-    f"{seeds} seeds; nats a held-out answer token, {len(held):,} rows; the"
-    " difference is the mean over seeds of the loss less that of as many random"
-    f" rows with the same seed; below 0 is better. {left_out:,} rows are empty"
-    " or longer than a row of a batch and were left out of all."
+    f"{seeds} seed{'s' * (seeds != 1)}; nats a held-out answer token,"
+    f" {len(held):,} rows; the difference is the mean over seeds of the loss"
+    " less that of as many random rows with the same seed; below 0 is"
+    f" better. {left_out:,} rows are empty or longer than a row of a batch and"
+    " were left out of all."
   )
   figures = curate_select.shown(x_ND, chosen, memory_gib)
   figures["table"] = {

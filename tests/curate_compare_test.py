@@ -160,8 +160,9 @@ def test_every_method_of_the_gin_file_on_real_rows(shared, tmp_path):
     "lima", "copies",
   }  # fmt: skip
   share = named["all rows"]["rows"] / 10
-  assert all(share <= r["rows"] < share + 1 for n, r in named.items()
-             if n != "all rows")
+  assert all(
+    share <= r["rows"] < share + 1 for n, r in named.items() if n != "all rows"
+  )
   for line in (tmp_path / "dolly/results.jsonl").read_text().splitlines():
     one = json.loads(line)
     assert one["loss"] < one["start_loss"]

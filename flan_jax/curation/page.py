@@ -20,6 +20,9 @@ _VERBS = 20
 _NOUNS = 6
 _COLOURS = (
   "var(--after)", "var(--before)", "var(--up)", "var(--down)", "var(--muted)",
+  "color-mix(in srgb, var(--after) 50%, var(--down))",
+  "color-mix(in srgb, var(--up) 50%, var(--ink))",
+  "color-mix(in srgb, var(--before) 50%, var(--paper))",
 )  # fmt: skip
 
 
@@ -47,13 +50,13 @@ def render(
     _lead(manifest),
     _tiles(manifest, kept),
     "".join(f"<p class='warn small'>{text(n)}</p>" for n in manifest.notes),
+    _compared(figures),
     _stages(manifest),
     _lengths(kept, dropped),
     _diversity(kept, dropped),
     _similarity(figures),
     _coverage(figures),
     _map(figures),
-    _compared(figures),
     _examples(examples),
     _rows(kept),
     _cost(manifest),
@@ -220,11 +223,19 @@ def _coverage(figures) -> str:
       for i, (label, points) in enumerate(curves.items())
     ]
     panels.append(
-      plots.lines(name, made, unit="against rows taken", across="rows")
+      plots.lines(
+        name, made, unit="against rows taken", across="rows", legend=False
+      )
     )
+  names = " &emsp; ".join(
+    f"<span style='color:{_COLOURS[i % len(_COLOURS)]}'>\u25cf</span>"
+    f" {text(label)}"
+    for i, label in enumerate(curves)
+  )
   return (
     "<h2>Coverage</h2><p>The distance between unit vectors from a row to the"
     " nearest one taken: the largest, and the mean over all rows.</p>"
+    f"<p class='small'>{names}</p>"
     f"{_side_by_side(panels)}"
   )
 

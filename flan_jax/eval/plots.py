@@ -106,6 +106,7 @@ def lines(
   unit: str = "",
   from_zero: bool = False,
   across: str = "step",
+  legend: bool = True,
 ) -> str:
   """A panel with one or more curves over training steps; "" without points.
 
@@ -115,6 +116,7 @@ def lines(
     unit: after the title, in a lighter tone.
     from_zero: whether the y axis starts at 0.
     across: what the x axis counts, for the text over a point.
+    legend: names of several curves beside the title, where they fit.
   """
   curves = [
     dataclasses.replace(c, points=tuple(thin(c.points))) for c in curves
@@ -161,7 +163,7 @@ def lines(
         )
         for x, y in c.points
       ]
-  if len(curves) > 1:
+  if legend and len(curves) > 1:
     out.append(_legend([(c.label, c.colour) for c in curves], width - right))
   return "".join(out) + "</svg>"
 
