@@ -227,10 +227,16 @@ _PROBE = (
 
 
 def fingerprint(vocabulary: seqio.Vocabulary) -> str:
-  """Eight hex digits that tell vocabularies apart: how they part a text."""
+  """Eight hex digits that tell vocabularies apart.
+
+  By how they part a text, and by their last pieces, where marks of turns that
+  were added to another vocabulary are.
+  """
   ids = [int(i) for i in vocabulary.encode(_PROBE)]
-  special = (vocabulary.vocab_size, vocabulary.pad_id, vocabulary.eos_id)
-  return hashlib.sha256(repr((special, ids)).encode()).hexdigest()[:8]
+  size = vocabulary.vocab_size
+  last = [vocabulary.decode([i]) for i in range(max(0, size - 64), size)]
+  special = (size, vocabulary.pad_id, vocabulary.eos_id)
+  return hashlib.sha256(repr((special, ids, last)).encode()).hexdigest()[:8]
 
 
 def shipped_file(name: str = SHIPPED) -> pathlib.Path:

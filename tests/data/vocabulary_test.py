@@ -329,3 +329,12 @@ def test_errors_name_the_file(t5_file, tokenizer_file, tmp_path):
   ):
     with pytest.raises(UserError, match=message):
       vocabulary.load(name, **kwargs)
+
+
+def test_fingerprints_tell_added_marks_apart():
+  plain, chat = map(vocabulary.load, ("flan_jax", "flan_jax_chat"))
+  assert plain.encode("a text") == chat.encode("a text")
+  assert vocabulary.fingerprint(plain) != vocabulary.fingerprint(chat)
+  assert vocabulary.fingerprint(chat) == vocabulary.fingerprint(
+    vocabulary.load("flan_jax_chat")
+  )
