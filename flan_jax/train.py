@@ -201,6 +201,7 @@ def train(
     collection.own_files(task_collection),
   )
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
+  mixtures.check_train_examples(training, train_examples)
   held_out, missing = None, training.missing
   if eval_mixture_or_task_name is not None:
     held_out = mixtures.resolve(

@@ -359,6 +359,25 @@ def _check_usable(
     )
 
 
+def check_train_examples(training: Resolved, wanted: int | None) -> None:
+  """Raises UserError where a task would not heed TRAIN_EXAMPLES."""
+  if wanted is None:
+    return
+  others = [
+    name
+    for name in training.present
+    if not isinstance(
+      catalogue.of_seqio(seqio_task(training, name)), spec.Task
+    )
+  ]
+  if others:
+    raise UserError(
+      f"TRAIN_EXAMPLES={wanted} holds for the catalogue's tasks alone;"
+      f" {len(others)} of the {len(training.present)} tasks to train on are"
+      f" others, such as {others[0]}. Remove it, or train on flan_... tasks."
+    )
+
+
 def examples(
   resolved: Resolved,
   lengths: Mapping[str, int],

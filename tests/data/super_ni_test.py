@@ -149,6 +149,14 @@ def test_samples_and_first_instances(small):
   }
 
 
+def test_few_training_rows_are_of_the_catalogue_alone(small):
+  register(small)
+  training = mixtures.resolve(super_ni.TRAIN)
+  mixtures.check_train_examples(training, None)
+  with pytest.raises(UserError, match="TRAIN_EXAMPLES=32 .* 1 of the 1 tasks"):
+    mixtures.check_train_examples(training, 32)
+
+
 def test_tasks_that_a_run_has_seen(small):
   register(small)
   whole = mixtures.resolve(super_ni.EVAL, split="test")
