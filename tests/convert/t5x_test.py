@@ -448,7 +448,7 @@ def test_an_array_that_orbax_lists_is_missing(tmp_path):
 
 def test_prompt_tuning_checkpoint_has_more_than_the_model(t5x_fixtures):
   path = t5x_fixtures / "prompt_tuning/run/checkpoint_7"
-  with pytest.raises(UserError, match="extra: encoder/prompt/prompt/prompt"):
+  with pytest.raises(UserError, match=r"holds an adapter \(soft_prompt\)"):
     load.load_params(path, EncoderDecoder(CONFIG))
 
 
