@@ -227,6 +227,10 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
   code = main(sys.argv[1:])
+  if code == 0 and any(map(os.environ.get, SEVERAL)):
+    from flan_jax.training import processes
+
+    processes.leave()
   # Threads that read ahead may be inside TensorFlow, which aborts when the
   # interpreter is taken down under it. All files are closed by now.
   sys.stdout.flush()

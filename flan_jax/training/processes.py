@@ -85,6 +85,16 @@ def join(environment: Mapping[str, str] | None = None) -> bool:
   return True
 
 
+def leave() -> None:
+  """Waits until every process is done, and parts from the others.
+
+  Without it the first process, which the others ask how it is, may be gone
+  before they have ended; JAX then ends these as if something had failed.
+  """
+  if jax.distributed.is_initialized():
+    jax.distributed.shutdown()
+
+
 def is_first() -> bool:
   """Whether this process writes what the run has once."""
   return jax.process_index() == 0
