@@ -16,7 +16,6 @@ from flan_jax import config as config_lib
 from flan_jax import summary
 from flan_jax.convert import fingerprint, load
 from flan_jax.data import (
-  catalogue,
   collection,
   inventory,
   mixtures,
@@ -220,12 +219,11 @@ def evaluate(
     separator=shot_separator,
     shot_tokens=few_shot_tokens,
   )
-  catalogue.register(vocabulary, wrapper=wrapper)
+  task_collection = collection.register(
+    task_collection, vocabulary, wrapper=wrapper, kind=model.kind
+  )
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
-  if task_collection is not None:
-    task_collection = task_collection.for_model(model.kind)
-    task_collection.register(vocabulary, wrapper=wrapper)
   data = directory_lib.choose(
     tfds_data_dir,
     collection.known(task_collection),

@@ -17,7 +17,7 @@ from typing import Any
 
 from flan_jax import evaluate
 from flan_jax.convert import load
-from flan_jax.data import catalogue, collection, mixtures, template
+from flan_jax.data import collection, mixtures, template
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
@@ -82,10 +82,9 @@ def evaluate_response_ranking(
     initial_checkpoint_path, model, vocabulary
   )
   wrapper = template.Wrapper(eos=model.kind == "encoder_decoder")
-  catalogue.register(vocabulary, wrapper=wrapper)
-  if task_collection is not None:
-    task_collection = task_collection.for_model(model.kind)
-    task_collection.register(vocabulary, wrapper=wrapper)
+  task_collection = collection.register(
+    task_collection, vocabulary, wrapper=wrapper, kind=model.kind
+  )
   data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
   held_out = mixtures.resolve(eval_mixture_or_task_name, "error", split=split)
   mixtures.check_vocabulary(held_out, vocabulary)

@@ -17,7 +17,6 @@ from flan_jax import cached_command, config, measuring, summary
 from flan_jax.convert import bases, native
 from flan_jax.curation import manifest as manifest_lib
 from flan_jax.data import (
-  catalogue,
   collection,
   features,
   inventory,
@@ -187,12 +186,13 @@ def train(
   compilations = compilation.Compilations(compilation.folder(compilation_cache))
 
   # Data: names -> tasks -> what is there.
-  catalogue.register(
-    vocabulary, wrapper=wrapper, train_examples=train_examples
+  task_collection = collection.register(
+    task_collection,
+    vocabulary,
+    wrapper=wrapper,
+    train_examples=train_examples,
+    kind=model.kind,
   )
-  if task_collection is not None:
-    task_collection = task_collection.for_model(model.kind)
-    task_collection.register(vocabulary, wrapper=wrapper)
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
   data = directory_lib.choose(

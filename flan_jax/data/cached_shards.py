@@ -55,13 +55,12 @@ class Setting:
     """Registers the tasks and points seqio at the data."""
     from flan_jax.data import collection
 
-    catalogue.register(
+    collection.register(
+      self.task_collection,
       self.vocabulary,
       wrapper=self.wrapper,
       train_examples=self.train_examples,
     )
-    if self.task_collection is not None:
-      self.task_collection.register(self.vocabulary, wrapper=self.wrapper)
     if self.module is not None:
       importlib.import_module(self.module)
     return directory_lib.choose(

@@ -126,8 +126,10 @@ def register(
   vocabulary: seqio.Vocabulary | str | None = None,
   *,
   wrapper: template.Wrapper = template.PLAIN,
-) -> None:
-  """The catalogue, and a collection beside it.
+  train_examples: int | None = None,
+  kind: str | None = None,
+) -> Collection | None:
+  """Registers the catalogue, and a collection beside it.
 
       register(flan_2022.Flan2022(missing_submixtures="skip"))
 
@@ -135,13 +137,22 @@ def register(
     collection: None is the catalogue alone.
     vocabulary: as `catalogue.register` takes it.
     wrapper: what surrounds every prompt.
+    train_examples: as `catalogue.register` takes it.
+    kind: of the model that reads the examples; None: of any.
+
+  Returns:
+    The collection as it was registered, for this kind of model.
 
   Raises:
     UserError: as either raises it.
   """
-  catalogue.register(vocabulary, wrapper=wrapper)
-  if collection is not None:
-    collection.register(catalogue.vocabulary(), wrapper=wrapper)
+  catalogue.register(vocabulary, wrapper=wrapper, train_examples=train_examples)
+  if collection is None:
+    return None
+  if kind is not None:
+    collection = collection.for_model(kind)
+  collection.register(catalogue.vocabulary(), wrapper=wrapper)
+  return collection
 
 
 def known(collection: Collection | None) -> dict[str, spec.Task]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import seqio
 
-from flan_jax.data import catalogue, collection, mixtures, template
+from flan_jax.data import collection, mixtures, template
 from flan_jax.data import directory as directory_lib
 
 _log = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ def mixture(
   Raises:
     UserError: see `mixtures.resolve` and `directory.choose`.
   """
-  catalogue.register(vocabulary, wrapper=wrapper)
-  if task_collection is not None:
-    task_collection.register(vocabulary, wrapper=wrapper)
+  collection.register(task_collection, vocabulary, wrapper=wrapper)
   data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
   resolved = mixtures.resolve(name, missing_datasets, split=split)
   mixtures.check_vocabulary(resolved, vocabulary)

@@ -15,7 +15,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, check_known
 
 
 class Adapted(Protocol):
@@ -52,6 +52,43 @@ class Adapted(Protocol):
   @classmethod
   def recalled(cls, base: Any, described: Mapping[str, Any]) -> "Adapted":
     """The inverse of `described`."""
+
+
+class OnBase:
+  """What an adapted model takes from its base as it is."""
+
+  base: Any
+
+  @property
+  def config(self) -> Any:
+    return self.base.config
+
+  @property
+  def kind(self) -> str:
+    return self.base.kind
+
+  @property
+  def module(self) -> Any:
+    return self.base.module
+
+
+def options_from(
+  made: type, described: Mapping[str, Any], label: str
+) -> Any:
+  """The options that a checkpoint describes: `{"kind": ..., **options}`.
+
+  Args:
+    made: their dataclass.
+    described: of `Adapted.described`.
+    label: of the kind of adapter, for messages.
+
+  Raises:
+    UserError: an option of another version.
+  """
+  said = {name: x for name, x in described.items() if name != "kind"}
+  for name in said:
+    check_known(f"an option of {label}", name, made.__dataclass_fields__)
+  return made(**said)
 
 
 # Imported when asked for: each imports this module's users.

@@ -20,7 +20,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flan_jax.errors import UserError, check_known
+from flan_jax.errors import UserError
+from flan_jax.models import adapted as adapted_lib
 from flan_jax.models import lora, quantised
 from flan_jax.models import targets as targets_lib
 
@@ -100,10 +101,7 @@ def options_of(described: Mapping[str, Any]) -> Ia3:
   Raises:
     UserError: an option of another version.
   """
-  said = {name: x for name, x in described.items() if name != "kind"}
-  for name in said:
-    check_known("an option of IA3", name, Ia3.__dataclass_fields__)
-  return Ia3(**said)
+  return adapted_lib.options_from(Ia3, described, "IA3")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flan_jax.errors import UserError, check_known
+from flan_jax.errors import UserError
+from flan_jax.models import adapted as adapted_lib
 from flan_jax.models import dense, layers, placement, quantised
 from flan_jax.models import targets as targets_lib
 
@@ -147,14 +148,11 @@ def options_of(described: Mapping[str, Any]) -> Lora:
   Raises:
     UserError: an option of another version.
   """
-  said = {name: x for name, x in described.items() if name != "kind"}
-  for name in said:
-    check_known("an option of LoRA", name, Lora.__dataclass_fields__)
-  return Lora(**said)
+  return adapted_lib.options_from(Lora, described, "LoRA")
 
 
 @dataclasses.dataclass(frozen=True)
-class WithLora:
+class WithLora(adapted_lib.OnBase):
   """A model and its adapter; has the interface of a model.
 
   Parameters are the base's and, under "lora", `lora_a` and `lora_b` in the
@@ -166,18 +164,6 @@ class WithLora:
   key: ClassVar[str] = KEY
   trainable: ClassVar[str] = rf"{KEY}/.*"
   packs: ClassVar[bool] = True
-
-  @property
-  def config(self) -> Any:
-    return self.base.config
-
-  @property
-  def kind(self) -> str:
-    return self.base.kind
-
-  @property
-  def module(self) -> Any:
-    return self.base.module
 
   @functools.cached_property
   def targets(self) -> dict[str, tuple[int, ...]]:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from flan_jax.errors import UserError, check_known
-from flan_jax.models import dense, prompt_start
+from flan_jax.models import adapted, dense, prompt_start
 from flan_jax.models.layers import PROMPT
 from flan_jax.models.stack import Params
 
@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftPrompt:
+class SoftPrompt(adapted.OnBase):
   """A model with soft prompts; hashable, with a model's interface.
 
   Its parameters are the base's and, under `soft_prompt`, for each side
@@ -101,18 +101,6 @@ class SoftPrompt:
         f"PROMPT_SIDE is {self.side!r}, but a decoder-only model has no"
         " encoder: leave it None, or give 'decoder'."
       )
-
-  @property
-  def config(self) -> Any:
-    return self.base.config
-
-  @property
-  def kind(self) -> str:
-    return self.base.kind
-
-  @property
-  def module(self) -> Any:
-    return self.base.module
 
   @property
   def sides(self) -> tuple[str, ...]:
