@@ -232,13 +232,12 @@ class ChatTemplate:
 
   def _marked(self, whole: str, record: Record):
     """The text, and the spans between the marks."""
-    spans, at, text = [], 0, ""
+    spans, text = [], ""
     for part in re.split(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})", whole):
-      clean = _MARKS.sub("", part)
+      begin = len(text)
+      text += _MARKS.sub("", part)
       if part.startswith(_OPEN):
-        spans.append((at, at + len(clean)))
-      at += len(clean)
-      text += clean
+        spans.append((begin, len(text)))
     if len(spans) != len(record.turns) // 2:
       raise UserError(
         f"{self.where} marks {len(spans)} answers of a conversation with"
@@ -318,9 +317,7 @@ def of(vocabulary: seqio.Vocabulary, name: str = TOKENIZER) -> ChatTemplate:
   Raises:
     UserError: there is none, or it cannot be compiled.
   """
-  inner = vocabulary
-  while isinstance(inner, replacing.ReplacingVocabulary):
-    inner = inner.inner
+  inner = replacing.innermost(vocabulary)
   inline = isinstance(inner, tokenizers.TokenizerVocabulary)
   path = None
   if inline:
@@ -333,8 +330,7 @@ def of(vocabulary: seqio.Vocabulary, name: str = TOKENIZER) -> ChatTemplate:
     ("bos_token", inner.bos_id), ("eos_token", inner.eos_id)
   ):  # fmt: skip
     if id_ is not None and id_ >= 0 and path is not None:
-      text = inner.token(id_) if inline else inner.tokenizer.id_to_piece(id_)
-      tokens[token] = text
+      tokens[token] = vocabulary_lib.token_text(vocabulary, id_)
   begun = vocabulary_lib.begin_id(vocabulary) is not None
   made = ChatTemplate(source, where, tokens, begun, inline)
   made.check()

@@ -86,14 +86,14 @@ class Tokenizer:
   @functools.cached_property
   def _begin(self) -> str | None:
     """The text of the begin id, where texts can have one."""
-    inner = _inner(self.vocabulary)
+    inner = replacing.innermost(self.vocabulary)
     if not (self.begun and isinstance(inner, tokenizers.TokenizerVocabulary)):
       return None
     return None if inner.begin_id is None else inner.token(inner.begin_id)
 
   def _without_begin(self, tokens: Tokens) -> Tokens:
     if not len(tokens.ids_N) or (
-      tokens.ids_N[0] != _inner(self.vocabulary).begin_id
+      tokens.ids_N[0] != replacing.innermost(self.vocabulary).begin_id
     ):
       return tokens
     return Tokens(
@@ -138,7 +138,7 @@ class Tokenizer:
 
   def _special(self, mark: str) -> str | int:
     """The text of EOS or BOS, or its id where there is none."""
-    inner = _inner(self.vocabulary)
+    inner = replacing.innermost(self.vocabulary)
     is_bos = mark == chat_formats.BOS
     id_ = inner.bos_id if is_bos else inner.eos_id
     if id_ is None or id_ < 0:
@@ -151,15 +151,9 @@ class Tokenizer:
     return int(id_)
 
 
-def _inner(vocabulary):
-  while isinstance(vocabulary, replacing.ReplacingVocabulary):
-    vocabulary = vocabulary.inner
-  return vocabulary
-
-
 def _spans(vocabulary, texts: list[str]):
   """Ids and spans of characters of each text."""
-  vocabulary = _inner(vocabulary)
+  vocabulary = replacing.innermost(vocabulary)
   if isinstance(vocabulary, tokenizers.TokenizerVocabulary):
     return vocabulary.encode_spans(texts)
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):

@@ -71,7 +71,7 @@ def encoder_decoder_batches(
     UserError: an example is longer than `lengths`, empty, or holds id 0; there
       is no example; a length or the batch size is not positive.
   """
-  layout = layouts.EncoderDecoder(*_lengths(lengths), pack=pack)
+  layout = layout_for("encoder_decoder", lengths, pack=pack)
   return _batches(examples, layout, _lengths(lengths), batch_size, pool)
 
 
@@ -127,9 +127,8 @@ def decoder_only_batches(
     UserError: an example is longer than `lengths` or empty; there is no
       example; a length or the batch size is not positive.
   """
-  limits = _lengths(lengths)
-  layout = layouts.DecoderOnly(sum(limits), begin_id, pack)
-  return _batches(examples, layout, limits, batch_size, pool)
+  layout = layout_for("decoder_only", lengths, begin_id, pack)
+  return _batches(examples, layout, _lengths(lengths), batch_size, pool)
 
 
 def batches_for(

@@ -116,3 +116,10 @@ def table_of(replacements) -> dict[str, str]:
       " such as {'\\n': ' '}, or None."
     )
   return dict(replacements)
+
+
+def innermost(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
+  """The vocabulary that encodes, without what replaces texts before it."""
+  while isinstance(vocabulary, ReplacingVocabulary):
+    vocabulary = vocabulary.inner
+  return vocabulary

@@ -220,13 +220,8 @@ class SFT(Collection):
 
   @property
   def own_files(self) -> str:
-    groups = [self.files or (), self.eval_files or ()]
-    named = [
-      str(name)
-      for group in groups
-      for name in ((group,) if isinstance(group, str) else group)
-    ]
-    return ", ".join(named)
+    groups = (self.files, self.eval_files)
+    return ", ".join(str(n) for g in groups for n in sft_files.listed(g))
 
   @property
   def data_paths(self) -> tuple[str, ...]:

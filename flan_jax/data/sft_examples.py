@@ -21,7 +21,6 @@ from flan_jax.data.chat_formats import Rendered
 from flan_jax.data.sft_records import Record
 
 DECODER_ONLY, ENCODER_DECODER = "decoder_only", "encoder_decoder"
-KINDS = (ENCODER_DECODER, DECODER_ONLY)
 # What happens to a conversation that is too long for a row.
 TOO_LONG = ("turns", "row")
 
@@ -91,9 +90,7 @@ class Maker:
   @functools.cached_property
   def _marks(self) -> tuple[str, ...]:
     """Texts that the vocabulary reads as a token that begins or ends."""
-    inner = self.vocabulary
-    while isinstance(inner, replacing.ReplacingVocabulary):
-      inner = inner.inner
+    inner = replacing.innermost(self.vocabulary)
     if not isinstance(inner, tokenizers.TokenizerVocabulary):
       return ()
     ids = (inner.bos_id, *inner.end_ids)

@@ -59,6 +59,12 @@ class FileCounts:
     return sum(n for why, n in self.skipped.items() if why != "blank_line")
 
 
+def listed(patterns: str | os.PathLike | Sequence[str] | None) -> tuple:
+  """One pattern, several or none as a tuple."""
+  one = isinstance(patterns, str | os.PathLike)
+  return (patterns,) if one else tuple(patterns or ())
+
+
 def files(patterns: str | Sequence[str], option: str = "SFT_FILES"):
   """The files that patterns name, in order, each once.
 
@@ -66,8 +72,7 @@ def files(patterns: str | Sequence[str], option: str = "SFT_FILES"):
     UserError: none is given, a pattern matches no file, or a file's suffix is
       none of `SUFFIXES`.
   """
-  if isinstance(patterns, str | os.PathLike):
-    patterns = (patterns,)
+  patterns = listed(patterns)
   if not patterns:
     raise UserError(
       f"{option} is not set. Give files of instruction data, such as"

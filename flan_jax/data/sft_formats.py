@@ -32,13 +32,12 @@ _MESSAGE_ROLES = {
   "user": USER,
   "assistant": ASSISTANT,
 }
+# ShareGPT's names beside OpenAI's.
 _SHARE_ROLES = {
-  "system": SYSTEM,
+  **_MESSAGE_ROLES,
   "human": USER,
-  "user": USER,
   "gpt": ASSISTANT,
   "chatgpt": ASSISTANT,
-  "assistant": ASSISTANT,
 }
 
 
@@ -168,7 +167,7 @@ def _sharegpt(row: Row) -> list[Record]:
   # Some write OpenAI's messages under this name.
   if found and isinstance(found[0], dict) and "role" in found[0]:
     keys = ("role", "content")
-  record = _turned(found, *keys, {**_MESSAGE_ROLES, **_SHARE_ROLES})
+  record = _turned(found, *keys, _SHARE_ROLES)
   if (said := _system(row)) is not None:
     if record.system is not None:
       raise BadRowError(

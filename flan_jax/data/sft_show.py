@@ -144,9 +144,7 @@ def texts(vocabulary: seqio.Vocabulary, ids: list[int]) -> list[str]:
   >>> "".join(texts(vocabulary, [*vocabulary.encode("Yes or no"), 1]))
   ' Yes or no</s>'
   """
-  inner = vocabulary
-  while isinstance(inner, replacing.ReplacingVocabulary):
-    inner = inner.inner
+  inner = replacing.innermost(vocabulary)
   if isinstance(inner, tokenizers.TokenizerVocabulary):
     return inner.texts(ids)
   if isinstance(inner, seqio.SentencePieceVocabulary):

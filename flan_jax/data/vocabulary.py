@@ -30,6 +30,7 @@ import seqio
 from flan_jax.data.replacing import (
   T5_REPLACEMENTS,
   ReplacingVocabulary,
+  innermost,
   table_of,
 )
 from flan_jax.data.spec import Task
@@ -111,7 +112,7 @@ def begin_id(vocabulary: seqio.Vocabulary) -> int | None:
   >>> begin_id(load())
   0
   """
-  vocabulary = _inner(vocabulary)
+  vocabulary = innermost(vocabulary)
   if isinstance(vocabulary, TokenizerVocabulary):
     return vocabulary.begin_id
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):
@@ -132,7 +133,7 @@ def end_ids(vocabulary: seqio.Vocabulary) -> tuple[int, ...]:
   >>> end_ids(load())
   (1,)
   """
-  vocabulary = _inner(vocabulary)
+  vocabulary = innermost(vocabulary)
   if isinstance(vocabulary, TokenizerVocabulary):
     return vocabulary.end_ids
   ends = [vocabulary.eos_id]
@@ -141,6 +142,20 @@ def end_ids(vocabulary: seqio.Vocabulary) -> tuple[int, ...]:
     ends += [i for i in ids if i != vocabulary.unk_id]
     ends += generation_ends(_model_file(vocabulary))
   return tuple(dict.fromkeys(i for i in ends if i is not None))
+
+
+def token_text(vocabulary: seqio.Vocabulary, id_: int) -> str | None:
+  """What its file calls an id; None for a vocabulary without a file.
+
+  >>> token_text(load(), 1)
+  '</s>'
+  """
+  inner = innermost(vocabulary)
+  if isinstance(inner, TokenizerVocabulary):
+    return inner.token(id_)
+  if isinstance(inner, seqio.SentencePieceVocabulary):
+    return inner.tokenizer.id_to_piece(id_)
+  return None
 
 
 def describe(vocabulary: seqio.Vocabulary) -> str:
@@ -152,11 +167,7 @@ def describe(vocabulary: seqio.Vocabulary) -> str:
   """
 
   def show(id_):
-    inner, token = _inner(vocabulary), None
-    if isinstance(inner, TokenizerVocabulary):
-      token = inner.token(id_)
-    elif isinstance(inner, seqio.SentencePieceVocabulary):
-      token = inner.tokenizer.id_to_piece(id_)
+    token = token_text(vocabulary, id_)
     return str(id_) if token is None else f"{id_} ({token!r})"
 
   begin = begin_id(vocabulary)
@@ -206,12 +217,6 @@ def encode_batch(
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):
     return vocabulary.tokenizer.encode(texts, num_threads=os.cpu_count() or 1)
   return [list(vocabulary.encode(t)) for t in texts]
-
-
-def _inner(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
-  while isinstance(vocabulary, ReplacingVocabulary):
-    vocabulary = vocabulary.inner
-  return vocabulary
 
 
 def _model_file(vocabulary: seqio.SentencePieceVocabulary) -> pathlib.Path:
@@ -322,7 +327,7 @@ def check_representable(
   units: collections.Counter[str] = collections.Counter()
   for text in texts:
     units.update(re.findall(r"\s+|\S", _replaced(vocabulary, text)))
-  inner = _inner(vocabulary)
+  inner = innermost(vocabulary)
   lost: collections.Counter[str] = collections.Counter()
   for unit, count in units.items():
     if _survives(inner, unit):

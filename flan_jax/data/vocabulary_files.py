@@ -9,7 +9,7 @@ import tempfile
 import seqio
 
 from flan_jax.data import vocabulary as vocabulary_lib
-from flan_jax.data.replacing import ReplacingVocabulary
+from flan_jax.data.replacing import innermost
 from flan_jax.data.tokenizers import TokenizerVocabulary, json_beside
 from flan_jax.errors import UserError
 
@@ -53,8 +53,7 @@ def keep(
   Raises:
     UserError: the vocabulary's file is gone, or the folder cannot be written.
   """
-  while isinstance(vocabulary, ReplacingVocabulary):
-    vocabulary = vocabulary.inner
+  vocabulary = innermost(vocabulary)
   if isinstance(vocabulary, TokenizerVocabulary):
     file = vocabulary.path
   elif isinstance(vocabulary, seqio.SentencePieceVocabulary):
