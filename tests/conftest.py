@@ -60,6 +60,16 @@ def real_data(real_tfds):
   yield from _read_by_seqio(real_tfds)
 
 
+@pytest.fixture(scope="module")
+def sample_cache(tmp_path_factory):
+  """The embedded sample is written once for all runs of a module."""
+  folder = tmp_path_factory.mktemp("cache")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("FLAN_JAX_CACHE", str(folder))
+    patch.delenv("TFDS_DATA_DIR", raising=False)
+    yield folder
+
+
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left_open():
   """What a job leaves in its process does not reach the next file's tests."""

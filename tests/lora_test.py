@@ -1,6 +1,5 @@
 """LoRA end to end: trained, resumed, evaluated, merged and exported."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -55,21 +54,13 @@ def write_base(path, seed):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(sample_cache, tmp_path_factory):
   """A base, and LoRA tuned on it."""
-  old = {k: os.environ.get(k) for k in ("FLAN_JAX_CACHE", "TFDS_DATA_DIR")}
-  os.environ["FLAN_JAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-  os.environ.pop("TFDS_DATA_DIR", None)
   folder = tmp_path_factory.mktemp("runs")
   write_base(folder / "base", 0)
   run(folder / "lora", folder / "base", TRAIN_STEPS=2)
   run(folder / "lora", folder / "base")  # goes on
-  yield folder
-  for name, value in old.items():
-    if value is None:
-      os.environ.pop(name, None)
-    else:
-      os.environ[name] = value
+  return folder
 
 
 def opened(path):

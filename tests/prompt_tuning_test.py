@@ -1,7 +1,6 @@
 """Prompt tuning end to end: a prompt on a frozen checkpoint, and what is kept."""
 
 import json
-import os
 import pathlib
 import shutil
 
@@ -41,11 +40,8 @@ def run(files, folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(sample_cache, tmp_path_factory):
   """Two bases, and a prompt tuned before the first of them."""
-  old = {k: os.environ.get(k) for k in ("FLAN_JAX_CACHE", "TFDS_DATA_DIR")}
-  os.environ["FLAN_JAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-  os.environ.pop("TFDS_DATA_DIR", None)
   folder = tmp_path_factory.mktemp("runs")
   run([BASE], folder / "base")
   run([BASE], folder / "other", RANDOM_SEED=1)
@@ -55,12 +51,7 @@ def runs(tmp_path_factory):
     INITIAL_CHECKPOINT_PATH=str(folder / "base"),
     **TUNED,
   )
-  yield folder
-  for name, value in old.items():
-    if value is None:
-      os.environ.pop(name, None)
-    else:
-      os.environ[name] = value
+  return folder
 
 
 def test_the_base_is_bit_equal_and_the_checkpoint_holds_the_prompt_alone(runs):

@@ -47,21 +47,6 @@ def command(directory, **changes):
   return [sys.executable, "launch/run.py", f"--gin_file={JOB}", *words]
 
 
-@pytest.fixture(scope="module")
-def sample_cache(tmp_path_factory):
-  """The embedded sample is written once for all runs of this module."""
-  folder = tmp_path_factory.mktemp("cache")
-  old = {k: os.environ.get(k) for k in ("FLAN_JAX_CACHE", "TFDS_DATA_DIR")}
-  os.environ["FLAN_JAX_CACHE"] = str(folder)
-  os.environ.pop("TFDS_DATA_DIR", None)
-  yield folder
-  for name, value in old.items():
-    if value is None:
-      os.environ.pop(name, None)
-    else:
-      os.environ[name] = value
-
-
 def parameters(directory, step):
   from flan_jax.training import checkpoint
 

@@ -236,13 +236,8 @@ def near_pairs(
   Raises:
     UserError: for more pairs than `most_pairs`, and as `Pool`.
   """
-  texts = _checked(texts)
-  tokenize = tokens.resolve(tokenizer)
-  workers = _checked_workers(workers)
-  cut = [tokenize(text) for text in texts]
-  tokens.Blanks().see(texts, cut)
-  encode = rouge_l.Encoder()
-  described = near.describe([encode(found) for found in cut])
+  texts, workers = _checked(texts), _checked_workers(workers)
+  described = _described(texts, tokenizer)
   order = np.argsort(described.lengths, kind="stable")
   rows = described.take(order)
   parts, count = [], 0
@@ -291,13 +286,8 @@ def nearest_scores(
   Raises:
     UserError: as `Pool`.
   """
-  texts = _checked(texts)
-  tokenize = tokens.resolve(tokenizer)
-  workers = _checked_workers(workers)
-  cut = [tokenize(text) for text in texts]
-  tokens.Blanks().see(texts, cut)
-  encode = rouge_l.Encoder()
-  described = near.describe([encode(found) for found in cut])
+  texts, workers = _checked(texts), _checked_workers(workers)
+  described = _described(texts, tokenizer)
   out = np.zeros(len(texts))
   for start in range(0, len(texts), _BLOCK):
     block = described.take(slice(start, start + _BLOCK))
@@ -306,6 +296,17 @@ def nearest_scores(
     scores[own, start + own] = 0
     out[start : start + len(own)] = scores.max(axis=1)
   return out
+
+
+def _described(
+  texts: list[str], tokenizer: str | tokens.Tokenize
+) -> near.Texts:
+  """Texts as tokens, for a comparison with one another."""
+  tokenize = tokens.resolve(tokenizer)
+  cut = [tokenize(text) for text in texts]
+  tokens.Blanks().see(texts, cut)
+  encode = rouge_l.Encoder()
+  return near.describe([encode(found) for found in cut])
 
 
 def _matches(
