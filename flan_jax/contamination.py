@@ -112,9 +112,7 @@ def contamination(
   """
   display = progress.Display()
   collection_lib.register(task_collection, vocabulary)
-  data = directory_lib.choose(
-    tfds_data_dir, collection_lib.known(task_collection)
-  )
+  data = directory_lib.choose(tfds_data_dir, task_collection)
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   evaluated = mixtures.resolve(
     eval_mixture_or_task_name, missing_datasets, split=split

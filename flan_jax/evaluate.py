@@ -224,11 +224,7 @@ def evaluate(
   )
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
-  data = directory_lib.choose(
-    tfds_data_dir,
-    collection.known(task_collection),
-    collection.own_files(task_collection),
-  )
+  data = directory_lib.choose(tfds_data_dir, task_collection)
   mixture = eval_mixture_or_task_name or _held_out(trained)
   held_out = mixtures.resolve(mixture, missing_datasets, split="test")
   mixtures.check_vocabulary(held_out, vocabulary)

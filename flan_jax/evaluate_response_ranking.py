@@ -85,7 +85,7 @@ def evaluate_response_ranking(
   task_collection = collection.register(
     task_collection, vocabulary, wrapper=wrapper, kind=model.kind
   )
-  data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
+  data = directory_lib.choose(tfds_data_dir, task_collection)
   held_out = mixtures.resolve(eval_mixture_or_task_name, "error", split=split)
   mixtures.check_vocabulary(held_out, vocabulary)
   rows = EvaluationSet.prepare(

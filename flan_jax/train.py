@@ -195,11 +195,7 @@ def train(
   )
   if mixture_or_task_module is not None:
     checks.import_module(mixture_or_task_module)
-  data = directory_lib.choose(
-    tfds_data_dir,
-    collection.known(task_collection),
-    collection.own_files(task_collection),
-  )
+  data = directory_lib.choose(tfds_data_dir, task_collection)
   training = mixtures.resolve(mixture_or_task_name, missing_datasets)
   mixtures.check_train_examples(training, train_examples)
   held_out, missing = None, training.missing

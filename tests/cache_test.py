@@ -76,7 +76,7 @@ def copied(written, tmp_path):
 
 
 def found(folder, name=MIXTURE, lengths=LENGTHS, **changes):
-  directory.choose(None, {})
+  directory.choose(None)
   resolved = mixtures.resolve(name)
   return cached.find(folder, resolved, lengths=lengths, **changes)
 
@@ -164,7 +164,7 @@ def test_other_draws_are_written_anew(copied, capsys):
 def test_examples_are_those_of_the_template_that_is_named(written):
   """Against seqio's tasks of one template, for those that are seen first."""
   read = steps(written)
-  directory.choose(None, {})
+  directory.choose(None)
   single, seen = {}, set()
   for step in range(2):
     batch = read[step]
@@ -427,7 +427,7 @@ def test_the_command_is_that_of_the_job():
 def test_seqio_reads_its_own_form(tmp_path):
   write(tmp_path, file_format="seqio", draws=1)
   write(tmp_path, file_format="seqio", draws=1)
-  directory.choose(None, {})
+  directory.choose(None)
   for name, splits in (("flan_rte", ("train", "validation")),):
     task = seqio.TaskRegistry.get(name)
     arguments = {"sequence_length": LENGTHS, "shuffle": False, "seed": 3}

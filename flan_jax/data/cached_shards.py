@@ -63,11 +63,7 @@ class Setting:
     )
     if self.module is not None:
       importlib.import_module(self.module)
-    return directory_lib.choose(
-      self.tfds_data_dir,
-      collection.known(self.task_collection),
-      collection.own_files(self.task_collection),
-    )
+    return directory_lib.choose(self.tfds_data_dir, self.task_collection)
 
 
 @dataclasses.dataclass(frozen=True)

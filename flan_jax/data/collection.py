@@ -161,11 +161,6 @@ def known(collection: Collection | None) -> dict[str, spec.Task]:
   return {**catalogue.load(), **ours}
 
 
-def own_files(collection: Collection | None) -> str:
-  """Its `own_files`; "" without a collection."""
-  return "" if collection is None else collection.own_files
-
-
 def data_paths(collection: Collection | None) -> tuple[str, ...]:
   """Its `data_paths`; () without a collection."""
   return () if collection is None else collection.data_paths

@@ -3,11 +3,11 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
 
 import seqio
 
-from flan_jax.data import remote, sample, spec
+from flan_jax.data import collection as collection_lib
+from flan_jax.data import remote, sample
 from flan_jax.errors import UserError
 
 
@@ -48,17 +48,16 @@ def _resolved(path) -> str:
 
 def choose(
   tfds_data_dir: str | None,
-  tasks: Mapping[str, spec.Task],
-  files: str = "",
+  collection: collection_lib.Collection | None = None,
 ) -> Directory:
   """Points seqio at a data directory and says which.
 
   Args:
     tfds_data_dir: a folder, which may be in a bucket (gs://); None takes
       $TFDS_DATA_DIR, and where that is not set writes the embedded sample of
-      `tasks` to the cache folder.
-    tasks: the tasks that may be read, by name.
-    files: see `Directory`.
+      all tasks to the cache folder.
+    collection: what is registered beside the catalogue. Where it has files of
+      its own, these are what the run's record names.
 
   Raises:
     UserError: the folder does not exist.
@@ -76,8 +75,10 @@ def choose(
       )
     directory = Directory(path, embedded=False)
   else:
+    tasks = collection_lib.known(collection)
     directory = Directory(
       sample.write_sample(tuple(tasks.values())), embedded=True
     )
   seqio.set_tfds_data_dir_override(str(directory.path))
+  files = "" if collection is None else collection.own_files
   return dataclasses.replace(directory, files=files)

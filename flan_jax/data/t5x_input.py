@@ -53,7 +53,7 @@ def mixture(
     UserError: see `mixtures.resolve` and `directory.choose`.
   """
   collection.register(task_collection, vocabulary, wrapper=wrapper)
-  data = directory_lib.choose(tfds_data_dir, collection.known(task_collection))
+  data = directory_lib.choose(tfds_data_dir, task_collection)
   resolved = mixtures.resolve(name, missing_datasets, split=split)
   mixtures.check_vocabulary(resolved, vocabulary)
   _log.warning(

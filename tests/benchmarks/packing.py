@@ -30,7 +30,7 @@ def _resolved() -> tuple[mixtures.Resolved, str]:
   given = os.environ.get("TFDS_DATA_DIR")
   if given is None and SHARED.is_dir():
     given = str(SHARED)
-  data = directory.choose(given, catalogue.load())
+  data = directory.choose(given)
   catalogue.register()
   resolved = mixtures.resolve(MIXTURE, missing="skip")
   kind = "embedded sample" if data.embedded else "real rows"

@@ -101,7 +101,7 @@ def test_what_cannot_be_copied_is_said(bucket, tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"cannot be copied.*PermissionError"):
     remote.local_copy("gs://b/forbidden", tmp_path)
   with pytest.raises(UserError, match="cannot be looked at: PermissionError"):
-    directory.choose("gs://b/forbidden", {})
+    directory.choose("gs://b/forbidden")
   (bucket.root / "b" / "m").write_bytes(bytes(2000))
   usage = remote.shutil.disk_usage(tmp_path)._replace(free=10)
   monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: usage)
@@ -138,14 +138,14 @@ def test_data_of_a_bucket_is_found(bucket, sample_dir):
   (bucket.root / "b" / "tfds").symlink_to(sample_dir)
   before = str(sources.data_dir())
   try:
-    chosen = directory.choose("gs://b/tfds", {})
+    chosen = directory.choose("gs://b/tfds")
     assert chosen.source == "gs://b/tfds"
     assert chosen.label == "TFDS_DATA_DIR=gs://b/tfds"
     assert str(sources.data_dir()) == "gs://b/tfds"
     there = sources.tfds_builder("glue/sst2", "2.0.0")
     assert there.info.splits["train"].num_examples > 0
     with pytest.raises(UserError, match="'gs://b/none' is not a folder"):
-      directory.choose("gs://b/none", {})
+      directory.choose("gs://b/none")
   finally:
     seqio.set_tfds_data_dir_override(before)
 
