@@ -76,7 +76,8 @@ def compare(
 
   Returns:
     The table's rows: `data`, `method`, `rows`, `answer_tokens`, `loss` and
-    `deviation` over seeds, `random_loss`, `difference`, `losses`.
+    its `deviation` over seeds, `random_loss`, `difference` and its
+    `difference_deviation`, `losses`.
 
   Raises:
     UserError: no data set, a name twice, fewer than one seed, too few rows.
@@ -299,13 +300,13 @@ class _Results:
         if self.has(method, seed)
       ]
       losses = [one["loss"] for one in some]
-      other = None
+      others, pairs = [], []
       if method in sizes:
-        other = f"random {sizes[method]:,}"
-        pairs = [
-          self._found[method, s]["loss"] - self._found[other, s]["loss"]
-          for s in range(seeds)
+        others = [
+          self._found[f"random {sizes[method]:,}", seed]["loss"]
+          for seed in range(seeds)
         ]
+        pairs = [a - b for a, b in zip(losses, others, strict=True)]
       elif method != ALL and not method.startswith("random"):
         continue
       out.append(
@@ -317,17 +318,18 @@ class _Results:
             statistics.mean(one["answer_tokens"] for one in some)
           ),
           "loss": statistics.mean(losses),
-          "deviation": statistics.stdev(losses) if len(losses) > 1 else None,
-          "random_loss": None
-          if other is None
-          else statistics.mean(
-            self._found[other, s]["loss"] for s in range(seeds)
-          ),
-          "difference": None if other is None else statistics.mean(pairs),
+          "deviation": _deviation(losses),
+          "random_loss": statistics.mean(others) if others else None,
+          "difference": statistics.mean(pairs) if pairs else None,
+          "difference_deviation": _deviation(pairs),
           "losses": losses,
         }
       )
     return sorted(out, key=lambda row: row["loss"])
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+  return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _options(recipes, budget, training, part, length) -> dict[str, Any]:
@@ -354,7 +356,7 @@ def _config() -> list[str]:
 
 HEADER = (
   "method", "rows", "answer tokens", "held-out loss", "\u00b1 over seeds",
-  "random, as many rows", "difference",
+  "random, as many rows", "difference", "\u00b1 of the difference",
 )  # fmt: skip
 
 
@@ -372,6 +374,7 @@ def _cells(row) -> tuple[str, ...]:
     said(row["deviation"]),
     said(row["random_loss"]),
     said(row["difference"], "{:+.4f}"),
+    said(row["difference_deviation"]),
   )
 
 
@@ -383,8 +386,9 @@ def _finish(
   note = (
     f"{seeds} seed{'s' * (seeds != 1)}; nats a held-out answer token,"
     f" {len(held):,} rows; the difference is the mean over seeds of the loss"
-    " less that of as many random rows with the same seed; below 0 is"
-    f" better. {left_out:,} rows are empty or longer than a row of a batch and"
+    " less that of as many random rows with the same seed; below 0 is better,"
+    " and what is within its deviation (\u00b1) is no difference."
+    f" {left_out:,} rows are empty or longer than a row of a batch and"
     " were left out of all."
   )
   figures = curate_select.shown(x_ND, chosen, memory_gib)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from flan_jax import config, curate_compare
@@ -82,6 +83,10 @@ def test_methods_are_compared_and_nothing_is_done_twice(
     if row["random_loss"] is not None:
       assert row["difference"] == pytest.approx(
         row["loss"] - row["random_loss"]
+      )
+      random = named[f"random {row['rows']}"]["losses"]
+      assert row["difference_deviation"] == pytest.approx(
+        np.std(np.subtract(row["losses"], random), ddof=1)
       )
   longest = rows.read(folder / "mine/subsets/longest.jsonl")
   rest = rows.read(folder / "mine/subsets/all.jsonl")
