@@ -87,9 +87,9 @@ def test_held_out_tasks_are_asked_in_the_mixture_s_form(tmp_path):
 @pytest.mark.usefixtures("sample_cache")
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path):
   plain, killed = tmp_path / "plain", tmp_path / "killed"
-  # The main job's own mixture: mixing, packing, templates drawn anew.
+  # Seven tasks of seven clusters: mixing, packing, templates drawn anew.
   main = {
-    "MIXTURE_OR_TASK_NAME": "flan_holdout_nli_train",
+    "MIXTURE_OR_TASK_NAME": "flan_tasks_per_cluster_1_train",
     "TASK_FEATURE_LENGTHS": {"inputs": 256, "targets": 64},
   }
   run(plain, **main)
