@@ -49,6 +49,7 @@ from flan_jax.training import cached_input as cached_input_lib
 from flan_jax.training import input as input_lib
 from flan_jax.training import loss as loss_lib
 from flan_jax.training import meter as meter_lib
+from flan_jax.training import mirror as mirror_lib
 from flan_jax.training import record as record_lib
 from flan_jax.training import survival as survival_lib
 from flan_jax.training import trainable as trainable_lib
@@ -117,7 +118,7 @@ def train(
     cached_input: what gin/cache.gin wrote for this mixture.
     layout: the mesh of devices and what logical axes mean on it, from
       gin/hardware; None: all devices along `data`, the model whole on each.
-    model_dir: the run's folder; None makes one under `runs/`.
+    model_dir: the run's folder, or one in gs://; None makes one under `runs/`.
     initial_checkpoint_path: parameters to start from, a checkpoint of any
       format in `convert/source.py`; None: random.
     adapter: what is trained on top of them, `models/prompt_tuning.py` or
@@ -145,11 +146,10 @@ def train(
       `compilation.folder`; None: none.
 
   Returns:
-    The run's folder.
+    The run's folder, on this machine.
 
   Raises:
-    UserError: everything that a user can mend, before the first step where
-      it can be known then.
+    UserError: all that a user can mend, before the first step where it can be.
     Stopped: SIGTERM or SIGINT came, and what was done is saved.
   """
   display = progress.Display(quiet=not processes.is_first())
@@ -238,12 +238,16 @@ def train(
       "missing": sorted({f"{m.dataset}:{m.version}" for m in missing}),
       **({} if cached is None else {"cache": cached.described()}),
       **({"curation": curated} if curated else {}),
-    }
+    },
+    began_from=initial_checkpoint_path,
   )
-  run_folder = record_lib.choose_directory(model_dir, record)
+  run_folder = record_lib.choose_directory(model_dir, record, buckets=True)
   processes.check_equal(record.fingerprint())
-  folder = processes.own_folder(run_folder)
-  changed = record_lib.claim(folder, record, resume_changed=resume_changed)
+  mirror = mirror_lib.Mirror(processes.own_folder(run_folder))
+  folder = mirror.folder
+  changed = record_lib.claim(
+    folder, record, resume_changed=resume_changed, home=mirror.home
+  )
   account = accounting.Account(folder, config.began())
   vocabulary_files.keep(vocabulary, folder / native.VOCABULARY)
   lengths = dict(task_feature_lengths)
@@ -258,6 +262,7 @@ def train(
     keep_period=survival.checkpoint_keep_period,
     period=checkpoint_period,
     max_failed_saves=survival.max_failed_saves,
+    before_commit=mirror.push,
   )
   shapes = partition.abstract_state(model, optimizer, trainable)
   restored, saved = checkpoints.restore_latest(shapes), {}
@@ -300,7 +305,7 @@ def train(
   )
   summary.start(
     display,
-    folder=folder,
+    folder=mirror.home,
     data=data,
     described=record.data,
     model=model,
@@ -388,7 +393,7 @@ def train(
     left_out.start()
 
   meter = meter_lib.Meter(account, model)
-  loop.Loop(
+  steps = loop.Loop(
     folder=folder,
     train_step=take,
     put_batch=partition.put,
@@ -410,7 +415,9 @@ def train(
     profile=profile.Profile(profile_steps, folder / "tensorboard"),
     compilations=compilations,
     display=display,
-  ).run(state, start, saved)
+  )
+  with mirror:
+    steps.run(state, start, saved)
   with account.spending("checkpoint"):
     checkpoints.close()
   log.close()
@@ -439,7 +446,6 @@ def train(
   account.close()
   if after is not None:
     summary.results(display, before, after)
-  display.say(f"checkpoint:   {checkpoints.latest_path()}")
-  display.say(f"TensorBoard:  tensorboard --logdir {folder / 'tensorboard'}")
-  display.say(f"report:       {page}")
+  summary.where(display, mirror.home, checkpoints.latest_path(), page)
+  mirror.push()
   return folder

@@ -33,6 +33,7 @@ PREFIX = "base_model.model."
 KINDS: Mapping[str, tuple[str, str]] = {
   "LORA": ("flan_jax.convert.peft_lora", "lora"),
   "IA3": ("flan_jax.convert.peft_ia3", "ia3"),
+  "PREFIX_TUNING": ("flan_jax.convert.peft_prefix", "prefix"),
   "PROMPT_TUNING": ("flan_jax.convert.peft_prompt", "soft_prompt"),
 }
 

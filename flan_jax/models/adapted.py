@@ -72,9 +72,7 @@ class OnBase:
     return self.base.module
 
 
-def options_from(
-  made: type, described: Mapping[str, Any], label: str
-) -> Any:
+def options_from(made: type, described: Mapping[str, Any], label: str) -> Any:
   """The options that a checkpoint describes: `{"kind": ..., **options}`.
 
   Args:
@@ -112,9 +110,16 @@ def _ia3():
   return WithIa3
 
 
+def _prefix():
+  from flan_jax.models.prefix import WithPrefix
+
+  return WithPrefix
+
+
 KINDS: dict[str, Callable[[], type]] = {
   "ia3": _ia3,
   "lora": _lora,
+  "prefix": _prefix,
   "soft_prompt": _soft_prompt,
 }
 

@@ -18,7 +18,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from flan_jax.models import attention, layers, placement, rope, stack
+from flan_jax.models import (
+  attention,
+  dense,
+  layers,
+  placement,
+  rope,
+  stack,
+)
 from flan_jax.models.decoder_config import DecoderConfig
 
 
@@ -86,7 +93,10 @@ def _norm(config: DecoderConfig, name: str) -> nn.Module:
 
 
 class SelfAttention(nn.Module):
-  """Attention of T tokens to themselves and to what a cache holds."""
+  """Attention of T tokens to themselves and to what a cache holds.
+
+  Before these an adapter may put keys and values of its own (`prefix.py`).
+  """
 
   config: DecoderConfig
   causal: bool = False
@@ -114,16 +124,21 @@ class SelfAttention(nn.Module):
         self.make_rng("dropout"),
       )
       value_BGSK = value_BGSK * keep
-    out_BTHK = attention.attend(
-      query * jnp.asarray(scale, query.dtype),
+    read = (
       jnp.swapaxes(cache.key_BGSK, 1, 2),
       jnp.swapaxes(value_BGSK, 1, 2),
       kind.mask_BTS,
       bias_HTS,
+    )
+    prefix = self.get_variable(dense.ADAPTERS, "adapter")
+    # Of a layer that is told its kind while it runs no window is known.
+    plain = prefix is None and self.layer != "either"
+    out_BTHK = attention.attend(
+      query * jnp.asarray(scale, query.dtype),
+      *(read if prefix is None else prefix(*read)),
       c.attention_softcap,
-      causal=self.causal,
-      # Of a layer that is told its kind while it runs no window is known.
-      segments_BT=None if self.layer == "either" else kind.segments_BT,
+      causal=self.causal and prefix is None,
+      segments_BT=kind.segments_BT if plain else None,
       window=c.sliding_window if self.layer == "sliding" else None,
     )
     out_BTW = out_BTHK.reshape(*out_BTHK.shape[:2], -1)
@@ -145,7 +160,7 @@ class SelfAttention(nn.Module):
     scale = 1.0
     if name == "query" and c.query_scale is not None:
       scale = 1.0 / (math.sqrt(c.head_dim) * c.query_scale)
-    dense = layers.Dense(
+    project = layers.Dense(
       count * c.head_dim,
       c.dtype,
       lambda *args: init(*args) * scale,
@@ -153,7 +168,7 @@ class SelfAttention(nn.Module):
       ("embed", "joined_kv"),
       name=name,
     )
-    y_BTW = dense(x_BTD)
+    y_BTW = project(x_BTD)
     if c.clip_qkv is not None:
       y_BTW = jnp.clip(y_BTW, -c.clip_qkv, c.clip_qkv)
     normed = c.qk_norm if name != "value" else "none"

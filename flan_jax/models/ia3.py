@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import flax.struct
 import jax.numpy as jnp
+from flax import traverse_util
 from jaxtyping import Array, Float
 
 from flan_jax.errors import UserError
@@ -137,14 +138,8 @@ class WithIa3(lora.WithLora):
   ) -> lora.Params:
     """Ones, so that logits are the base's."""
     del rng, base_params, saved
-    tree: dict[str, Any] = {}
-    for name, shape in self.targets.items():
-      *scopes, side = name.split("/")
-      node = tree
-      for scope in scopes:
-        node = node.setdefault(scope, {})
-      node[side] = jnp.ones(shape)
-    return tree
+    ones = {name: jnp.ones(shape) for name, shape in self.targets.items()}
+    return traverse_util.unflatten_dict(ones, sep="/")
 
   @classmethod
   def recalled(cls, base: Any, described: Mapping[str, Any]) -> "WithIa3":

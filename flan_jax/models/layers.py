@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.models import attention, placement
-from flan_jax.models.dense import Dense, Dtype, fan_in
+from flan_jax.models.dense import ADAPTERS, Dense, Dtype, fan_in
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "gelu": functools.partial(nn.gelu, approximate=True),  # T5X's gelu is tanh
@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "relu": nn.relu,
   "silu": nn.silu,
 }
+
 
 def dropout(
   x: Array,
@@ -258,6 +259,7 @@ class Attention(nn.Module):
   """Multi-head attention without 1/sqrt(K): it is folded into the query's init.
 
   Keys and values are made by `keys_values`, so that a decoder can cache them.
+  Before them an adapter may put its own (`prefix.py`).
   Queries, keys and values are three products. One product with the three
   kernels side by side is no faster on a CPU (forward and backward of 5120
   tokens of 384 dimensions 231 ms against 209, of 4096 of 256 88 against 87),
@@ -313,6 +315,12 @@ class Attention(nn.Module):
         self.make_rng("dropout"),
       )
       value_BSHK = value_BSHK * keep
+    prefix = self.get_variable(ADAPTERS, "adapter")
+    if prefix is not None:
+      key_BSHK, value_BSHK, mask_BTS, bias_HTS = prefix(
+        key_BSHK, value_BSHK, mask_BTS, bias_HTS
+      )
+      causal = False
     out_BTHK = attention.attend(
       query_BTHK, key_BSHK, value_BSHK, mask_BTS, bias_HTS, causal=causal
     )

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jaxtyping import Array, Float, Int
 
 from flan_jax.errors import UserError
@@ -193,20 +194,18 @@ class WithLora(adapted_lib.OnBase):
   ) -> Params:
     """The adapter at the start: A uniform within 1 / sqrt(d), B zero."""
     del base_params, saved
-    tree: dict[str, Any] = {}
+    arrays = {}
     r = self.options.rank
     for number, (name, shape) in enumerate(self.targets.items()):
       *layers_N, d, f = shape
       bound = 1.0 / math.sqrt(d)
       key = jax.random.fold_in(rng, number)
-      node = tree
-      for scope in name.split("/")[:-1]:
-        node = node.setdefault(scope, {})
-      node["lora_a"] = jax.random.uniform(
+      scope = name.removesuffix("/kernel")
+      arrays[f"{scope}/lora_a"] = jax.random.uniform(
         key, (*layers_N, d, r), minval=-bound, maxval=bound
       )
-      node["lora_b"] = jnp.zeros((*layers_N, r, f))
-    return tree
+      arrays[f"{scope}/lora_b"] = jnp.zeros((*layers_N, r, f))
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
   def store(self, base_params: Params) -> Params:
     """The base in the types that the options give it."""

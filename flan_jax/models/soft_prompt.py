@@ -224,15 +224,11 @@ class SoftPrompt(adapted.OnBase):
     """What the head multiplies after each token, none of it the prompt's.
 
     Raises:
-      UserError: a packed batch of an encoder-decoder; several prompts, and the
-        batch does not say which.
+      UserError: a packed batch; several prompts, and the batch does not say
+        which. While a decoder-only model is traced, segments are not known:
+        the rows that have several become NaN.
     """
-    if "encoder_segment_ids" in batch:
-      raise UserError(
-        "the batch is packed (it has 'encoder_segment_ids'), and a soft prompt"
-        " stands before one example of a row: set PACK = False."
-      )
-    batch = dict(batch)
+    batch = dict(_unpacked(batch))
     B = batch["decoder_input_tokens"].shape[0]
     ids_B = batch.pop("prompt_ids", None)
     if ids_B is None:
@@ -413,6 +409,23 @@ class SoftPrompt(adapted.OnBase):
 
   def _apply(self, params, *args, **fields):
     return self.module.apply(dense.variables(params), *args, **fields)
+
+
+def _unpacked(batch):
+  """The batch, if each of its rows is one example."""
+  known = "encoder_segment_ids" in batch
+  segments_BT = batch.get("decoder_segment_ids", 0)
+  if not isinstance(segments_BT, jax.core.Tracer):
+    known |= bool(np.max(segments_BT) > 1)
+  if known:
+    raise UserError(
+      "the batch is packed: its segment ids tell several examples of a row"
+      " apart, and a soft prompt stands before one. Set PACK = False."
+    )
+  name = "decoder_input_tokens"
+  # An id that no vocabulary has, which is NaN as an embedding.
+  outside = np.iinfo(np.int32).max
+  return {**batch, name: jnp.where(segments_BT > 1, outside, batch[name])}
 
 
 def _without(params):

@@ -34,6 +34,7 @@ PARAMETER_AXES = (
   (r"wo/lora_a", ("mlp", "lora_rank")),
   (r"(out|wo)/lora_b", ("lora_rank", "embed")),
   (r"\w+/ia3_(in|out)put", ("norm",)),
+  (r"\w*attention/prefix_(key|value)", ("prompt", "joined_kv")),
   (r"\w+_norm/scale", ("norm",)),
   (r"soft_prompt/(encoder|decoder)/prompt", ("prompt", "prompt_embed")),
 )

@@ -71,6 +71,8 @@ class Record:
   data: Mapping[str, Any]
   # What later starts were allowed to change, each as its differences.
   changes: tuple[tuple[str, ...], ...] = ()
+  # A job of several runs begins each from a checkpoint of its own.
+  began_from: str | None = None
 
   def option(self, name: str, default: Any = None) -> Any:
     """A literal value of the configuration, such as of PROMPT_PREFIX."""
@@ -96,11 +98,12 @@ class Record:
     return "\n".join(lines) + json.dumps(self.data, sort_keys=True)
 
 
-def make(data: Mapping[str, Any]) -> Record:
+def make(data: Mapping[str, Any], began_from: str | None = None) -> Record:
   """The record of the running job, or of a plain Python call.
 
   Args:
     data: `source` and, per task, `fingerprint`, `rows`, `rate`.
+    began_from: the checkpoint whose parameters the run begins with.
   """
   current = config_lib.current()
   text, overrides, name, command = "", (), "train", ()
@@ -114,6 +117,7 @@ def make(data: Mapping[str, Any]) -> Record:
     overrides=tuple(overrides),
     versions=_versions(),
     data=data,
+    began_from=began_from,
   )
 
 
@@ -168,20 +172,33 @@ def lineage(checkpoint: str | os.PathLike | None) -> list[Record]:
       break
     seen.add(path)
     out.append(record)
-    checkpoint = record.option("INITIAL_CHECKPOINT_PATH")
+    # Records of earlier versions have the option alone.
+    checkpoint = record.began_from or record.option("INITIAL_CHECKPOINT_PATH")
   return out
 
 
-def choose_directory(model_dir: str | None, record: Record) -> pathlib.Path:
+def choose_directory(
+  model_dir: str | None, record: Record, *, buckets: bool = False
+) -> remote.Path:
   """`model_dir`, or `runs/<name>-<fingerprint>` when it is None.
 
   The fingerprint makes the same command find its run again and another
   configuration, or other data, get a folder of its own.
+
+  Args:
+    model_dir: as it was given.
+    record: of the run.
+    buckets: whether it may be in one of Cloud Storage.
+
+  Raises:
+    UserError: it is in a bucket and may not be.
   """
-  if model_dir is not None:
-    remote.check_folder(model_dir, "MODEL_DIR")
-    return pathlib.Path(model_dir)
-  return pathlib.Path("runs", f"{record.name}-{record.fingerprint()}")
+  if model_dir is None:
+    return pathlib.Path("runs", f"{record.name}-{record.fingerprint()}")
+  if buckets:
+    return remote.run_folder(model_dir)
+  remote.check_folder(model_dir, "MODEL_DIR")
+  return pathlib.Path(model_dir)
 
 
 def claim(
@@ -189,6 +206,7 @@ def claim(
   record: Record,
   option: str = "MODEL_DIR",
   resume_changed: bool = False,
+  home: remote.Path | None = None,
 ) -> tuple[str, ...] | None:
   """Writes `run.json` into `directory`, or checks the one that is there.
 
@@ -198,6 +216,7 @@ def claim(
     option: what messages call the option that names the directory.
     resume_changed: go on with the run although it differs, and write the
       differences down.
+    home: the run's folder in messages; None: `directory`.
 
   Returns:
     None where the directory was free; else the differences from the run it
@@ -213,7 +232,7 @@ def claim(
       old = json.loads(path.read_text())
       changed = _changed(old, record)
       if changed and not resume_changed:
-        raise UserError(_another_run(directory, changed, option))
+        raise UserError(_another_run(home or directory, changed, option))
       if changed:
         earlier = tuple(map(tuple, old.get("changes", ())))
         record = dataclasses.replace(record, changes=(*earlier, changed))
