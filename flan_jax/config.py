@@ -266,8 +266,10 @@ def _check_reachable(
       )
 
 
-# Of a bucket, and what may lie in one: by the ends of names.
+# Of a bucket, of one that a training run may live in, and what else may lie in
+# any: by the ends of names.
 _BUCKETS = ("gs://", "s3://", "az://")
+_RUN_BUCKET = "gs://"
 _READ_FROM_BUCKETS = ("tfds_data_dir", "checkpoint_path", "input_path")
 
 
@@ -277,15 +279,17 @@ def _check_buckets(bindings: Mapping[str, Binding]):
     name = binding.name.rpartition(".")[2]
     if name.lower().endswith(_READ_FROM_BUCKETS):
       continue
+    run = name.lower() == "model_dir"
+    refused = tuple(b for b in _BUCKETS if not (run and b == _RUN_BUCKET))
     for leaf in binding.leaves():
-      if isinstance(leaf, str) and leaf.startswith(_BUCKETS):
+      if isinstance(leaf, str) and leaf.startswith(refused):
         raise ConfigError(
           f"{binding.where}: {name} is {leaf!r}, but has to be a path of a file"
           " system: a run appends to its files and renames them, which a"
           " bucket cannot do. Mount the bucket (Cloud Storage FUSE:"
           " `gcsfuse BUCKET FOLDER`, or launch/tpu_vm.py --bucket) and give"
-          " that folder. TFDS_DATA_DIR, INITIAL_CHECKPOINT_PATH and INPUT_PATH"
-          " may lie in a bucket."
+          " that folder. TFDS_DATA_DIR, INITIAL_CHECKPOINT_PATH, INPUT_PATH"
+          " and, as gs://, MODEL_DIR may lie in a bucket."
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from flan_jax.data import remote
 from flan_jax.data.directory import Directory
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.models import quantised
@@ -16,7 +17,7 @@ from flan_jax.training.progress import Display
 def start(
   display: Display,
   *,
-  folder: pathlib.Path,
+  folder: remote.Path,
   data: Directory,
   described: Mapping[str, Any],
   model: Any,
@@ -104,8 +105,9 @@ def _submixtures(display: Display, train: Mapping[str, Any]):
   )
   for name, part in parts.items():
     if part["absent"]:
-      display.say(f"absent, and its share is the others': {name}:"
-                  f" {part['absent']}")
+      display.say(
+        f"absent, and its share is the others': {name}: {part['absent']}"
+      )
   display.say("")
 
 
@@ -188,3 +190,22 @@ def spent(display: Display, seconds: Mapping[str, float]):
     if seconds[name] / wall >= 0.001
   ]
   display.say(f"time:         {wall:,.1f} s: {', '.join(said)}")
+
+
+def where(
+  display: Display,
+  home: remote.Path,
+  checkpoint: remote.Path | None,
+  page: pathlib.Path,
+):
+  """Says where what the run made is.
+
+  Args:
+    display: where to.
+    home: the run's folder, which may be in a bucket.
+    checkpoint: path of the latest one.
+    page: the report, by its name in the folder.
+  """
+  display.say(f"checkpoint:   {checkpoint}")
+  display.say(f"TensorBoard:  tensorboard --logdir {home / 'tensorboard'}")
+  display.say(f"report:       {home / page.name}")

@@ -265,8 +265,7 @@ def train(
     before_commit=mirror.push,
   )
   shapes = partition.abstract_state(model, optimizer, trainable)
-  restored, saved = checkpoints.restore_latest(shapes), {}
-  frozen = None
+  restored, saved, frozen = checkpoints.restore_latest(shapes), {}, None
   if restored is not None:
     state, saved = restored.state, restored.extra
     details = saved.get("details")

@@ -318,17 +318,16 @@ def check_job(
       _check_machine(file, machine)
   folder = [f for f in flags if f.startswith("--gin.MODEL_DIR=")]
   where = folder[-1].partition("=")[2].strip("'\"") if folder else ""
-  t5x = any(file.startswith("gin/t5x/") for file in files)
-  if "://" in where and not t5x:
+  if "://" in where and not where.startswith("gs://"):
     raise Failed(
-      f"MODEL_DIR is {where}, but a run needs a folder of a file system: mount"
-      f" the bucket ({BUCKET}) and give a path in that folder."
+      f"MODEL_DIR is {where}, but a run needs a bucket of Cloud Storage (gs://)"
+      " or a folder of a file system."
     )
   if processes > 1 and not where:
     raise Failed(
       f"{processes} processes write one run: give a folder that all of them"
-      f" see, such as --gin.MODEL_DIR={BUCKET}/run of a mounted bucket or one"
-      " of a shared file system."
+      " see, such as --gin.MODEL_DIR=gs://my-bucket/run, one of a mounted"
+      f" bucket ({BUCKET}/run) or of a shared file system."
     )
 
 

@@ -225,12 +225,20 @@ def main(argv: list[str]) -> int:
   return 0
 
 
+def part(code: int) -> None:
+  """Waits for the other processes where all of them end as this one does."""
+  if not any(map(os.environ.get, SEVERAL)):
+    return
+  from flan_jax.errors import EXIT_STOPPED
+  from flan_jax.training import processes
+
+  if code in (0, EXIT_STOPPED):
+    processes.leave()
+
+
 if __name__ == "__main__":
   code = main(sys.argv[1:])
-  if code == 0 and any(map(os.environ.get, SEVERAL)):
-    from flan_jax.training import processes
-
-    processes.leave()
+  part(code)
   # Threads that read ahead may be inside TensorFlow, which aborts when the
   # interpreter is taken down under it. All files are closed by now.
   sys.stdout.flush()

@@ -1,22 +1,30 @@
 """Buckets: gs://, s3:// and az:// paths, and what of them can be used.
 
-Prepared TFDS data is read where it lies, by TensorFlow. A checkpoint is copied
-to this machine once and read here, by whichever of our readers. A run's own
-folder has to be a folder: its log is appended to and its checkpoints are
-renamed, which a bucket cannot do. Mounted (Cloud Storage FUSE), it can.
+Prepared TFDS data is read where it lies, by TensorFlow. A checkpoint to begin
+from is copied to this machine once and read here, by whichever of our readers.
+A training run may live in a bucket of Cloud Storage (`training/mirror.py`). All
+other files are appended to and renamed, which a bucket cannot do; mounted
+(Cloud Storage FUSE), it can.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import tempfile
+from collections.abc import Collection, Iterator
 
 from etils import epath
 
 from flan_jax.errors import UserError
 
+Path = pathlib.Path | epath.Path
 SCHEMES = ("gs://", "s3://", "az://")
+# Of the buckets that a run can live in; checkpoints are written by TensorStore.
+RUN_SCHEME = "gs://"
 _INDEX = "copied.json"
 
 
@@ -39,7 +47,22 @@ def check_folder(path: str | os.PathLike, option: str) -> None:
     )
 
 
-def as_path(path: str | os.PathLike) -> pathlib.Path | epath.Path:
+def run_folder(path: str | os.PathLike) -> Path:
+  """MODEL_DIR as a path: of Cloud Storage, or of a file system.
+
+  >>> str(run_folder("gs://bucket/run") / "checkpoints")
+  'gs://bucket/run/checkpoints'
+
+  Raises:
+    UserError: it is of another bucket.
+  """
+  if os.fspath(path).startswith(RUN_SCHEME):
+    return epath.Path(path)
+  check_folder(path, "MODEL_DIR")
+  return pathlib.Path(path)
+
+
+def as_path(path: str | os.PathLike) -> Path:
   """A path that can be looked at: of a bucket, or absolute on this machine.
 
   >>> str(as_path("gs://bucket/run") / "run.json")
@@ -50,24 +73,45 @@ def as_path(path: str | os.PathLike) -> pathlib.Path | epath.Path:
   return pathlib.Path(path).expanduser().absolute()
 
 
-def is_dir(path: pathlib.Path | epath.Path) -> bool:
+@contextlib.contextmanager
+def own_errors(path: str | os.PathLike) -> Iterator[None]:
+  """Inside, errors of a bucket are OSErrors, as those of a file system are.
+
+  Each kind of bucket has its own, of permission, network and quota.
+
+  >>> with own_errors("gs://bucket/run"):
+  ...   raise Exception("403 for you")
+  Traceback (most recent call last):
+  OSError: [Errno 5] Exception: 403 for you: 'gs://bucket/run'
+  """
+  try:
+    yield
+  except (OSError, UserError):
+    raise
+  except Exception as error:
+    if not is_remote(path):
+      raise
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    raise OSError(errno.EIO, said, str(path)) from error
+
+
+def is_dir(path: Path) -> bool:
   """Whether a folder is there.
 
   Raises:
     UserError: the bucket cannot be asked.
   """
   try:
-    return path.is_dir()
-  except Exception as error:
-    # Each kind of bucket has its own errors, of permission and of network.
+    with own_errors(path):
+      return path.is_dir()
+  except OSError as error:
     raise UserError(
-      f"{path} cannot be looked at: {type(error).__name__}:"
-      f" {' '.join(str(error).split())[:300]}. Look at the path and at who may"
-      " read it."
+      f"{path} cannot be looked at: {_said(error)}. Look at the path and at who"
+      " may read it."
     ) from error
 
 
-def size(path: pathlib.Path | epath.Path) -> int:
+def size(path: Path) -> int:
   """Bytes of a file."""
   return path.stat().length if is_remote(path) else path.stat().st_size
 
@@ -91,65 +135,133 @@ def local_copy(path: str | os.PathLike, folder: pathlib.Path) -> pathlib.Path:
   if not is_remote(path):
     return pathlib.Path(path)
   path = epath.Path(path)
-  key = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-  target = folder / key / path.name
+  target = place(path, folder)
+  index = target.parent / _INDEX
   try:
-    files = _files(path)
-    if not files:
-      raise UserError(f"there is nothing at {path}.")
-    index = folder / key / _INDEX
-    had = json.loads(index.read_text()) if index.exists() else {}
-    wanted = {name: [file.length, file.mtime] for name, file in files.items()}
-    new = [name for name in files if had.get(name) != wanted[name]]
-    new += [n for n in files if n not in new and not (target / n).exists()]
-    if not new and had.keys() == wanted.keys():
-      return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(path, sum(files[name].length for name in new), target.parent)
-    for name in had.keys() - wanted.keys():
-      (target / name).unlink(missing_ok=True)
-    for name in new:
-      _copy(path / name if name else path, target / name if name else target)
-    draft = index.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(wanted))
-    draft.replace(index)
-  except UserError:
-    raise
-  except Exception as error:
-    # Each kind of bucket has its own errors, of permission and of network.
+    with own_errors(path):
+      found = files(path)
+      if not found:
+        raise UserError(f"there is nothing at {path}.")
+      had = json.loads(index.read_text()) if index.exists() else {}
+      wanted = {n: [file.length, file.mtime] for n, file in found.items()}
+      new = [n for n in wanted if had.get(n) != wanted[n]]
+      new += [n for n in wanted if n not in new and not (target / n).exists()]
+      if not new and had.keys() == wanted.keys():
+        return target
+      _check_room(path, sum(wanted[n][0] for n in new), target.parent)
+      for name in had.keys() - wanted.keys():
+        (target / name).unlink(missing_ok=True)
+      _copy(path, target, new)
+      draft = index.with_suffix(f".{os.getpid()}")
+      draft.write_text(json.dumps(wanted))
+      draft.replace(index)
+  except OSError as error:
     raise UserError(
-      f"{path} cannot be copied to {target}: {type(error).__name__}:"
-      f" {' '.join(str(error).split())[:300]}. Look at the path and at who may"
-      " read it, or copy it to this machine yourself."
+      f"{path} cannot be copied to {target}: {_said(error)}. Look at the path"
+      " and at who may read it, or copy it to this machine yourself."
     ) from error
   return target
 
 
-def _files(path):
-  """Name below `path` -> its size and time; "" is `path` itself."""
+def fetch(
+  path: Path, target: pathlib.Path, leave_out: Collection[str] = ()
+) -> None:
+  """Copies a folder's files, where it is there, and makes `target`.
+
+  Args:
+    path: of a bucket.
+    target: a folder of this machine.
+    leave_out: names in the folder that are not copied.
+
+  Raises:
+    OSError: one cannot be read or written.
+    UserError: there is no room.
+  """
+  target.mkdir(parents=True, exist_ok=True)
+  found = files(path, leave_out)
+  _check_room(path, sum(file.length for file in found.values()), target)
+  _copy(path, target, found)
+
+
+def place(path: Path, folder: pathlib.Path) -> pathlib.Path:
+  """Where below a folder of this machine the copy of a path is kept."""
+  key = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+  return folder / key / path.name
+
+
+def files(path: Path, leave_out: Collection[str] = ()) -> dict:
+  """Name below `path` -> size and time; "" is `path` itself, if it is a file.
+
+  Args:
+    path: of a bucket; nothing need be there.
+    leave_out: names in it that are passed over.
+  """
   if not path.exists():
     return {}
   if not path.is_dir():
     return {"": path.stat()}
   found = {}
   for inner in path.iterdir():
-    for name, stat in _files(inner).items():
-      found[f"{inner.name}/{name}" if name else inner.name] = stat
+    if inner.name not in leave_out:
+      for name, stat in files(inner).items():
+        found[f"{inner.name}/{name}" if name else inner.name] = stat
   return found
 
 
-def _copy(path, target: pathlib.Path):
-  target.parent.mkdir(parents=True, exist_ok=True)
-  draft = target.with_name(f"{target.name}.{os.getpid()}.part")
+def writable(folder: Path) -> Path:
+  """MODEL_DIR, or a folder in it, made and tried; absolute.
+
+  Raises:
+    UserError: nothing can be written there.
+  """
   try:
-    with path.open("rb") as source, draft.open("wb") as file:
-      shutil.copyfileobj(source, file, 1 << 24)
-    draft.replace(target)
-  finally:
-    draft.unlink(missing_ok=True)
+    if is_remote(folder):
+      mark = folder / f".can_write_{os.getpid()}"
+      with own_errors(folder):
+        mark.write_text("")
+        mark.unlink()
+      return folder
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".can_write_"):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"MODEL_DIR={folder} cannot be written: {_said(error)}. Choose another"
+      " folder or change its permissions."
+    ) from error
+  return folder
+
+
+def remove_tree(path: Path) -> None:
+  """Deletes a folder as far as that is possible."""
+  if is_remote(path):
+    with contextlib.suppress(OSError), own_errors(path):
+      path.rmtree(missing_ok=True)
+  else:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _copy(path: Path, target: pathlib.Path, names: Collection[str]):
+  for name in names:
+    source = path / name if name else path
+    copy = target / name if name else target
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    draft = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+    try:
+      with source.open("rb") as file, draft.open("wb") as out:
+        shutil.copyfileobj(file, out, 1 << 24)
+      draft.replace(copy)
+    finally:
+      draft.unlink(missing_ok=True)
+
+
+def _said(error: OSError) -> str:
+  return error.strerror or str(error)
 
 
 def _check_room(path, needed: int, folder: pathlib.Path):
+  folder.mkdir(parents=True, exist_ok=True)
   free = shutil.disk_usage(folder).free
   if needed > free:
     raise UserError(

@@ -23,9 +23,7 @@ import json
 import logging
 import math
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -70,11 +68,12 @@ class Checkpoints:
     keep_period: int | None = None,
     period: int = 1,
     max_failed_saves: int = 3,
+    before_commit: Callable[[], None] = lambda: None,
   ):
     """Opens, or creates, the directory and tries to write in it.
 
     Args:
-      directory: MODEL_DIR.
+      directory: in MODEL_DIR; of a file system or of Cloud Storage.
       keep: how many of the newest to keep.
       best_metric: a key of the `metrics` given to `save`.
       keep_best: how many of the best by `best_metric` to keep besides; 1 if
@@ -85,6 +84,8 @@ class Checkpoints:
         stopped the run, stays until the next and counts for nothing else, so
         that a run that was stopped has the same ones as one that was not.
       max_failed_saves: saves in a row that may fail; one more ends the run.
+      before_commit: called in every process when the arrays are written and
+        before the checkpoint counts; an OSError of it fails the save.
 
     Raises:
       UserError: the directory cannot be created or written, or an option is
@@ -106,7 +107,7 @@ class Checkpoints:
       raise UserError(f"keep_period={keep_period}: give 1 step or more.")
     if best_mode not in ("max", "min"):
       raise UserError(f"best_mode={best_mode!r}: it is 'max' or 'min'.")
-    self.directory = _writable(directory)
+    self.directory = remote.writable(remote.run_folder(directory))
     self._keep = keep
     self._keep_best = keep_best
     self._keep_period = keep_period
@@ -114,6 +115,7 @@ class Checkpoints:
     self._best_metric = best_metric
     self._best_sign = 1.0 if best_mode == "max" else -1.0
     self._max_failed_saves = max_failed_saves
+    self._before_commit = before_commit
     self._failed_saves = 0
     self._trusted = set()  # steps saved or restored by this object
     self._pending = None
@@ -122,13 +124,13 @@ class Checkpoints:
     self._writer = _new_writer()
     if processes.is_first():
       for left_over in self.directory.glob("checkpoint_*.deleting"):
-        shutil.rmtree(left_over, ignore_errors=True)
+        remote.remove_tree(left_over)
 
   @property
   def steps(self) -> list[int]:
     return sorted(restore.checkpoints_in(self.directory))
 
-  def latest_path(self) -> pathlib.Path | None:
+  def latest_path(self) -> remote.Path | None:
     """The folder of the newest checkpoint, None if there is none."""
     steps = self.steps
     return self.directory / f"checkpoint_{steps[-1]}" if steps else None
@@ -183,9 +185,10 @@ class Checkpoints:
       )
     tree, arrays = restore.named(state)
     try:
-      if processes.is_first():
-        path.mkdir(parents=True)
-      self._writer.save(path / restore.STATE, args=_save_args(tree))
+      with remote.own_errors(path):
+        if processes.is_first():
+          path.mkdir(parents=True)
+        self._writer.save(path / restore.STATE, args=_save_args(tree))
     except _SAVE_ERRORS as error:
       self._failed(step, error, final=final)
       return False
@@ -234,8 +237,13 @@ class Checkpoints:
       UserError: every checkpoint that was once whole is damaged; or the newest
         whole one does not fit the template: every missing, unexpected and
         differing array is named.
+      OSError: the bucket cannot be read.
     """
     self._collect()
+    with remote.own_errors(self.directory):
+      return self._restore_latest(template)
+
+  def _restore_latest(self, template):
     found = sorted(restore.checkpoints_in(self.directory).items())
     torn = []
     while found:
@@ -278,6 +286,10 @@ class Checkpoints:
       template: as for `restore_latest`.
     """
     self._collect()
+    with remote.own_errors(self.directory):
+      return self._go_back(before, template)
+
+  def _go_back(self, before, template):
     found = restore.checkpoints_in(self.directory)
     earlier = (s for s in found if s < before and s % self._period == 0)
     whole = (
@@ -295,16 +307,19 @@ class Checkpoints:
           integrity.remove(found[step])
         self._trusted.discard(step)
     processes.wait_for_all("went back")
-    return self.restore_latest(template)
+    return self._restore_latest(template)
 
   def _commit(self, path, content):
     """In the worker: when Orbax is done, make it count, then tidy up."""
-    self._writer.wait_until_finished()
-    if not processes.is_first():
-      return
-    integrity.commit(path, content)
+    with remote.own_errors(path):
+      self._writer.wait_until_finished()
+      self._before_commit()
+      if not processes.is_first():
+        return
+      integrity.commit(path, content)
     try:
-      self._retain()
+      with remote.own_errors(path):
+        self._retain()
     except OSError as error:
       _log.warning("An old checkpoint could not be deleted: %s", error)
 
@@ -347,7 +362,7 @@ class Checkpoints:
   def _failed(self, step, error, *, final):
     path = self.directory / f"checkpoint_{step}"
     # What was written counts for nothing, and a full disk needs the room.
-    shutil.rmtree(path, ignore_errors=True)
+    remote.remove_tree(path)
     with contextlib.suppress(*_SAVE_ERRORS):
       self._writer.close()
     self._writer = _new_writer()
@@ -371,9 +386,7 @@ class Checkpoints:
     )
 
 
-def retained(
-  metrics, *, keep, keep_best, score, keep_period=None
-) -> set[int]:
+def retained(metrics, *, keep, keep_best, score, keep_period=None) -> set[int]:
   """Which steps stay: the newest, the best, and every `keep_period`-th step.
 
   >>> metrics = {10: {"a": 3.0}, 20: {"a": 9.0}, 30: {}, 40: {"a": 1.0}}
@@ -399,21 +412,6 @@ def retained(
     best = [step for _, step in ranked[-keep_best:]]
   every = [s for s in metrics if keep_period and s % keep_period == 0]
   return {*newest, *best, *every}
-
-
-def _writable(directory):
-  remote.check_folder(directory, "MODEL_DIR")
-  directory = pathlib.Path(directory).absolute()
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".can_write_"):
-      pass
-  except OSError as error:
-    raise UserError(
-      f"MODEL_DIR={directory} cannot be written: {error.strerror or error}."
-      " Choose another folder or change its permissions."
-    ) from error
-  return directory
 
 
 def _new_writer():

@@ -3,7 +3,8 @@
 A checkpoint counts once `manifest.json` is in it. The manifest names every
 file with size and CRC-32, so that a file that was truncated, changed or lost
 afterwards is found and named before anything is read from it. (A CRC finds
-accidents, not forgeries.)
+accidents, not forgeries.) In a bucket there is no rename; there an object is
+whole or not there, and the manifest as good a mark.
 
     checkpoint_200/
       state/...        written by Orbax
@@ -15,10 +16,10 @@ accidents, not forgeries.)
 import json
 import logging
 import os
-import pathlib
-import shutil
 import zlib
 from typing import Any
+
+from flan_jax.data import remote
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -36,14 +37,14 @@ class Torn(Exception):
       interrupted, and nothing was ever promised.
   """
 
-  def __init__(self, path: pathlib.Path, fault: str, *, finished: bool):
+  def __init__(self, path: remote.Path, fault: str, *, finished: bool):
     super().__init__(f"{path.name}: {fault}")
     self.path = path
     self.fault = fault
     self.finished = finished
 
 
-def commit(directory: pathlib.Path, content: dict[str, Any]) -> None:
+def commit(directory: remote.Path, content: dict[str, Any]) -> None:
   """Write the manifest of `directory`: from now on the checkpoint counts.
 
   Every file is on the disk before the manifest gets its name, so neither a
@@ -57,25 +58,27 @@ def commit(directory: pathlib.Path, content: dict[str, Any]) -> None:
     OSError: reading or writing failed; the checkpoint does not count.
   """
   files = {}
-  for path in sorted(directory.rglob("*")):
-    if path.is_file() and path.name != MANIFEST:
-      _sync(path)
-      name = path.relative_to(directory).as_posix()
-      files[name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+  for name, path in _files(directory).items():
+    _sync(path)
+    files[name] = {"bytes": remote.size(path), "crc32": _crc32(path)}
+  text = json.dumps({"format": _FORMAT, **content, "files": files}, indent=1)
+  body = {"crc32": _checksum(text.encode()), "manifest": json.loads(text)}
+  text = json.dumps(body, indent=1)
+  if remote.is_remote(directory):
+    (directory / MANIFEST).write_text(text)
+    return
   for path in (*directory.rglob("*"), directory):
     if path.is_dir():
       _sync(path)
-  text = json.dumps({"format": _FORMAT, **content, "files": files}, indent=1)
   unfinished = directory / f"{MANIFEST}.unfinished"
-  body = {"crc32": _checksum(text.encode()), "manifest": json.loads(text)}
-  unfinished.write_text(json.dumps(body, indent=1))
+  unfinished.write_text(text)
   _sync(unfinished)
   unfinished.replace(directory / MANIFEST)
   _sync(directory)
   _sync(directory.parent)
 
 
-def read(directory: pathlib.Path) -> dict[str, Any]:
+def read(directory: remote.Path) -> dict[str, Any]:
   """The manifest of a checkpoint; its files are not looked at.
 
   Raises:
@@ -109,7 +112,7 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
   return manifest
 
 
-def check(directory: pathlib.Path) -> dict[str, Any]:
+def check(directory: remote.Path) -> dict[str, Any]:
   """The manifest of a checkpoint all of whose files are as they were written.
 
   Raises:
@@ -119,7 +122,7 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
   for name, expected in manifest["files"].items():
     path = directory / name
     try:
-      size = path.stat().st_size
+      size = remote.size(path)
       if size != expected["bytes"]:
         fault = f"{name} has {size} bytes instead of {expected['bytes']}"
       elif _crc32(path) != expected["crc32"]:
@@ -134,7 +137,7 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
   return manifest
 
 
-def is_whole(directory: pathlib.Path) -> bool:
+def is_whole(directory: remote.Path) -> bool:
   """Whether `check` has nothing to say."""
   try:
     check(directory)
@@ -170,11 +173,29 @@ def set_aside(torn: Torn) -> None:
   )
 
 
-def remove(directory: pathlib.Path) -> None:
+def remove(directory: remote.Path) -> None:
   """Delete a checkpoint; interrupted, it leaves no torn one behind."""
-  gone = directory.with_name(f"{directory.name}.deleting")
-  directory.rename(gone)
-  shutil.rmtree(gone, ignore_errors=True)
+  if remote.is_remote(directory):
+    # Renaming would copy it; without its manifest it counts for nothing.
+    (directory / MANIFEST).unlink(missing_ok=True)
+    gone = directory
+  else:
+    gone = directory.with_name(f"{directory.name}.deleting")
+    directory.rename(gone)
+  remote.remove_tree(gone)
+
+
+def _files(directory):
+  """Every file of a checkpoint but the manifest, by its name in it."""
+  if remote.is_remote(directory):
+    found = {name: directory / name for name in remote.files(directory)}
+  else:
+    found = {
+      path.relative_to(directory).as_posix(): path
+      for path in directory.rglob("*")
+      if path.is_file()
+    }
+  return {name: found[name] for name in sorted(found) if name != MANIFEST}
 
 
 def _crc32(path):
@@ -190,6 +211,8 @@ def _checksum(text):
 
 
 def _sync(path):
+  if remote.is_remote(path):
+    return
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -6,7 +6,6 @@ write one checkpoint together.
 """
 
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from flan_jax.data import remote
 from flan_jax.errors import UserError
 
 # As JAX names them. On TPU pods, SLURM and Kubernetes JAX finds them itself.
@@ -100,9 +100,10 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def own_folder(folder: pathlib.Path) -> pathlib.Path:
+def own_folder(folder: remote.Path) -> remote.Path:
   """Where this process keeps its record and log: the run's folder, or below.
 
+  >>> import pathlib
   >>> own_folder(pathlib.Path("runs/mine")).as_posix()
   'runs/mine'
   """

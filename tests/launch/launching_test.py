@@ -182,8 +182,8 @@ def test_a_manifest_with_a_wrong_field_is_refused(machine):
     ),
     (
       "tpu_vm.py",
-      (*TPU, "--type=v4-16", "--", FILE, "--gin.MODEL_DIR=gs://b/run"),
-      "mount the bucket (/bucket) and give a path in that folder",
+      (*TPU, "--type=v4-16", "--", FILE, "--gin.MODEL_DIR=s3://b/run"),
+      "a run needs a bucket of Cloud Storage (gs://) or a folder",
     ),
     ("tpu_vm.py", (*TPU, "--type=v4-8", "--bucket=gs://b"), "is no bucket"),
     (

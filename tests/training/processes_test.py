@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from flan_jax.errors import UserError
+from flan_jax.errors import EXIT_STOPPED, UserError
 from flan_jax.training import checkpoint, processes, writers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -77,6 +77,15 @@ def finish(started, timeout=900):
   for one, output in zip(started, outputs, strict=True):
     assert one.returncode == 0, output[-3000:]
   return outputs
+
+
+def wait_for_a_step(folder):
+  log = folder / "metrics.jsonl"
+  deadline = time.monotonic() + 600
+  while time.monotonic() < deadline and not (
+    log.exists() and log.stat().st_size
+  ):
+    time.sleep(0.2)
 
 
 def curve(folder):
@@ -158,17 +167,31 @@ def test_a_run_of_two_goes_on_as_one(alone, tmp_path):
   np.testing.assert_allclose(curve(folder), curve(one), rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_one_that_is_told_to_stop_stops_all_of_them(alone, tmp_path):
+  one, cache = alone
+  folder = tmp_path / "run"
+  both = start(folder, 2, cache, TRAIN_STEPS=10**6, CHECKPOINT_PERIOD=10**6)
+  wait_for_a_step(folder)
+  both[1].send_signal(signal.SIGTERM)
+  outputs = [each.communicate(timeout=300)[0] for each in both]
+  for each, output in zip(both, outputs, strict=True):
+    assert each.returncode == EXIT_STOPPED, output[-3000:]
+    assert "is saved; the same command goes on" in output
+    # None was gone while another still asked how it is.
+    assert "error" not in output.lower(), output[-3000:]
+  (saved,) = (folder / "checkpoints").iterdir()
+  losses = curve(folder)
+  assert saved.name == f"checkpoint_{len(losses)}"
+  np.testing.assert_allclose(losses[:4], curve(one), rtol=1e-5)
+
+
 @LONG
 @pytest.mark.slow
 def test_one_that_dies_ends_the_others_and_is_named(alone, tmp_path):
   folder = tmp_path / "run"
   both = start(folder, 2, alone[1], TRAIN_STEPS=10**6, CHECKPOINT_PERIOD=10**6)
-  log = folder / "metrics.jsonl"
-  deadline = time.monotonic() + 600
-  while time.monotonic() < deadline and not (
-    log.exists() and log.stat().st_size
-  ):
-    time.sleep(0.2)
+  wait_for_a_step(folder)
   both[1].send_signal(signal.SIGKILL)
   killed = time.monotonic()
   try:
