@@ -12,8 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flan_jax.errors import UserError
-from flan_jax.eval import compare, files, protocol_table, recorded
+from flan_jax.eval import (
+  compare,
+  files,
+  page_series,
+  protocol_table,
+  recorded,
+)
 from flan_jax.eval.evaluation import Evaluation
+from flan_jax.eval.page_series import Point
 from flan_jax.eval.page_text import DASH
 from flan_jax.eval.protocol_table import Table
 from flan_jax.training import progress as progress_lib
@@ -22,8 +29,6 @@ _TESTED = ("difference", "95 % interval", "p", "p (Holm)", "test")
 
 # Calls `evaluate.evaluate` with what a gin file binds; returns the page.
 Evaluate = Callable[..., pathlib.Path]
-# A label, a checkpoint and a mixture.
-Point = tuple[str, str, str]
 
 
 def evaluate_protocol(*, protocol: str, evaluate: Evaluate) -> pathlib.Path:
@@ -54,7 +59,7 @@ def evaluate_series(
   initial_checkpoint_path: str | None = None,
   eval_mixture_or_task_name: str | None = None,
 ) -> pathlib.Path:
-  """Evaluates checkpoints one by one; writes `series.md` and `series.json`.
+  """Evaluates checkpoints one by one; writes `series.html`, `.md`, `.json`.
 
   Each point has a folder of its own with page and answers. Points of one
   mixture are compared with the first of them.
@@ -69,7 +74,7 @@ def evaluate_series(
       their own.
 
   Returns:
-    The path of `series.md`.
+    The path of `series.html`.
 
   Raises:
     UserError: fewer than two points, a point given twice or not as described;
@@ -99,7 +104,9 @@ def evaluate_series(
     series_table(title, points, results),
     *differences(points, [page.parent for page in found]),
   ]
-  return _write(folder, "series", tables)
+  pages = [page.relative_to(folder).as_posix() for page in found]
+  html = page_series.render(title, points, results, tables, pages)
+  return _write(folder, "series", tables, html)
 
 
 def read_evaluation(page: pathlib.Path) -> Evaluation:
@@ -200,7 +207,7 @@ def _file_name(label: str) -> str:
 
 
 def _write(
-  folder: pathlib.Path, name: str, tables: Sequence[Table]
+  folder: pathlib.Path, name: str, tables: Sequence[Table], page: str = ""
 ) -> pathlib.Path:
   display = progress_lib.Display()
   for table in tables:
@@ -213,15 +220,14 @@ def _write(
     }
     for t in tables
   ]
-  files.write(
-    folder,
-    {
-      f"{name}.json": json.dumps(values, indent=1),
-      f"{name}.md": "\n".join(t.markdown() for t in tables),
-    },
-    "table",
-  )
-  path = folder / f"{name}.md"
+  written = {
+    f"{name}.json": json.dumps(values, indent=1),
+    f"{name}.md": "\n".join(t.markdown() for t in tables),
+  }
+  if page:
+    written[f"{name}.html"] = page
+  files.write(folder, written, "table")
+  path = folder / list(written)[-1]
   display.say(f"table: {os.fspath(path)}")
   return path
 

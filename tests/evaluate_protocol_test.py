@@ -76,7 +76,13 @@ def test_a_series_is_tabled_and_tested(job, tmp_path):
   assert {r["difference"] for r in same} == {0.0}
   assert same[0]["p"] == "1.0000"
   assert (tmp_path / "series" / "02_b_2" / "report.html").is_file()
-  assert "## seeds" in path.read_text()
+  assert "## seeds" in path.with_suffix(".md").read_text()
+  page = path.read_text()
+  assert path == tmp_path / "series" / "series.html"
+  assert "<a href='02_b_2/report.html'>b/2</a>" in page
+  # Labels are no numbers: a bar a point.
+  assert page.count("<rect ") == 3
+  assert "<polyline" not in page
 
 
 @pytest.mark.parametrize("name", ["flan", "t0"])

@@ -9,17 +9,24 @@ import html
 import math
 from collections.abc import Sequence
 
-MAX_POINTS = 500  # per curve; more cannot be seen at this width
-_FONT = "font-size='11'"
+from flan_jax.page import svg
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """A line: (x, y) points, a label for the legend, a CSS colour."""
+  """A line.
+
+  Attributes:
+    label: for the legend.
+    points: (x, y) each.
+    colour: a CSS colour.
+    intervals: of each point, drawn as a whisker; none, or as many as points.
+  """
 
   label: str
   points: tuple[tuple[float, float], ...]
   colour: str = "var(--after)"
+  intervals: tuple[tuple[float, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,49 +63,6 @@ class Interval:
   colour: str = "var(--after)"
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-  """Round numbers that cover [low, high], about `count` of them.
-
-  >>> ticks(0, 9.3)
-  [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-  >>> ticks(0.0009, 0.0011)
-  [0.0009, 0.00095, 0.001, 0.00105, 0.0011]
-  """
-  if high <= low:
-    pad = abs(low) * 0.1 or 1.0
-    low, high = low - pad, high + pad
-  raw = (high - low) / max(count - 1, 1)
-  power = 10.0 ** math.floor(math.log10(raw))
-  step = next(
-    (m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.85),
-    10 * power,
-  )
-  first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-  return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
-
-
-def number(value: float) -> str:
-  """A short label for an axis.
-
-  >>> [number(v) for v in (0.0, 0.001, 0.00003, 2.5, 1200.0, 3400000.0)]
-  ['0', '0.001', '3e-05', '2.5', '1.2k', '3.4M']
-  """
-  for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-    if abs(value) >= limit:
-      return f"{value / limit:.4g}{letter}"
-  return f"{value:.4g}"
-
-
-def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-  """At most `MAX_POINTS` points: means of neighbours; order is kept."""
-  points = [p for p in points if all(map(math.isfinite, p))]
-  size = math.ceil(len(points) / MAX_POINTS)
-  if size <= 1:
-    return points
-  parts = (points[i : i + size] for i in range(0, len(points), size))
-  return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
-
-
 def lines(
   title: str,
   curves: Sequence[Curve],
@@ -119,7 +83,7 @@ def lines(
     legend: names of several curves beside the title, where they fit.
   """
   curves = [
-    dataclasses.replace(c, points=tuple(thin(c.points))) for c in curves
+    dataclasses.replace(c, points=tuple(svg.thin(c.points))) for c in curves
   ]
   curves = [c for c in curves if c.points]
   if not curves:
@@ -127,7 +91,8 @@ def lines(
   width, height, left, right, top, bottom = 460, 230, 50, 12, 34, 26
   xs = [x for c in curves for x, _ in c.points]
   ys = [y for c in curves for _, y in c.points]
-  y_ticks = ticks(0.0 if from_zero else min(ys), max(ys))
+  ys += [y for c in curves for ends in c.intervals for y in ends]
+  y_ticks = svg.ticks(0.0 if from_zero else min(ys), max(ys))
   x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
   y_low, y_high = y_ticks[0], y_ticks[-1]
 
@@ -139,15 +104,15 @@ def lines(
       height - bottom - up * (height - top - bottom),
     )
 
-  out = [_open(title, width, height), _title(title, unit)]
+  out = [svg.opened(title, width, height), svg.title(title, unit)]
   for y in y_ticks:
     _, py = at(x_low, y)
-    out.append(_rule(left, py, width - right, py))
-    out.append(_text(left - 7, py + 4, number(y), "end", "muted"))
-  for x in ticks(x_low, x_high, 6):
+    out.append(svg.rule(left, py, width - right, py))
+    out.append(svg.text(left - 7, py + 4, svg.number(y), "end", "muted"))
+  for x in svg.ticks(x_low, x_high, 6):
     if x_low <= x <= x_high:
       px, _ = at(x, y_low)
-      out.append(_text(px, height - 9, number(x), "middle", "muted"))
+      out.append(svg.text(px, height - 9, svg.number(x), "middle", "muted"))
   for c in curves:
     path = " ".join(
       f"{px:.1f},{py:.1f}" for px, py in (at(*p) for p in c.points)
@@ -156,15 +121,21 @@ def lines(
       f"<polyline points='{path}' fill='none' style='stroke:{c.colour}'"
       " stroke-width='1.75' stroke-linejoin='round' stroke-linecap='round'/>"
     )
+    for (x, _), ends in zip(c.points, c.intervals, strict=bool(c.intervals)):
+      (px, low), (_, high) = (at(x, y) for y in ends)
+      out.append(
+        f"<line x1='{px:.1f}' x2='{px:.1f}' y1='{low:.1f}' y2='{high:.1f}'"
+        f" style='stroke:{c.colour}' stroke-width='1.25'/>"
+      )
     if len(c.points) <= 12:
       out += [
-        _dot(
+        svg.dot(
           *at(x, y), c.colour, True, f"{c.label}, {across} {x:g}: {y:.4g}", 3
         )
         for x, y in c.points
       ]
   if legend and len(curves) > 1:
-    out.append(_legend([(c.label, c.colour) for c in curves], width - right))
+    out.append(svg.legend([(c.label, c.colour) for c in curves], width - right))
   return "".join(out) + "</svg>"
 
 
@@ -184,14 +155,19 @@ def dots(title: str, rows: Sequence[Dots]) -> str:
   def at(value):
     return left + (value - low) / (100.0 - low) * (width - left - right)
 
-  out = [_open(title, width, height), _title(title, "score by template, %")]
+  out = [
+    svg.opened(title, width, height),
+    svg.title(title, "score by template, %"),
+  ]
   for i in range(int((100 - low) // 20) + 1):
     value = low + 20 * i
-    out.append(_rule(at(value), top, at(value), height - bottom))
-    out.append(_text(at(value), height - 10, f"{value:g}", "middle", "muted"))
+    out.append(svg.rule(at(value), top, at(value), height - bottom))
+    out.append(
+      svg.text(at(value), height - 10, f"{value:g}", "middle", "muted")
+    )
   for i, row in enumerate(rows):
     middle = top + step * (i + 0.5)
-    out.append(_text(left - 14, middle + 4, row.label, "end", "ink"))
+    out.append(svg.text(left - 14, middle + 4, row.label, "end", "ink"))
     if row.chance is not None:
       x = at(row.chance)
       out.append(
@@ -211,7 +187,7 @@ def dots(title: str, rows: Sequence[Dots]) -> str:
       mean = sum(scores.values()) / len(scores)
       for template, score in sorted(scores.items()):
         tip = f"{row.label}, {name}, template {template}: {score:.1f}"
-        out.append(_dot(at(score), y, colour, filled, tip, 4.5))
+        out.append(svg.dot(at(score), y, colour, filled, tip, 4.5))
       out.append(
         f"<line x1='{at(mean):.1f}' x2='{at(mean):.1f}' y1='{y - 8}'"
         f" y2='{y + 8}' style='stroke:{colour}' stroke-width='2.5'>"
@@ -225,7 +201,7 @@ def dots(title: str, rows: Sequence[Dots]) -> str:
     legend.append(("after", "var(--after)"))
   if any(r.chance is not None for r in rows):
     legend.append(("dashed: chance", "var(--muted)"))
-  out.append(_legend(legend, width - right))
+  out.append(svg.legend(legend, width - right))
   return "".join(out) + "</svg>"
 
 
@@ -251,23 +227,25 @@ def bars(
   height = top + step * len(rows) + bottom
   ends = [x for r in rows for x in (r.value, *(r.interval or ()))]
   ends += [0.0, 100.0] if whole else [0.0]
-  marks = ticks(min(ends), max(ends), 6)
+  marks = svg.ticks(min(ends), max(ends), 6)
   low, high = marks[0], marks[-1]
 
   def at(value):
     return left + (value - low) / (high - low) * (width - left - right)
 
-  out = [_open(title, width, height), _title(title, unit)]
+  out = [svg.opened(title, width, height), svg.title(title, unit)]
   for mark in marks:
-    out.append(_rule(at(mark), top, at(mark), height - bottom))
-    out.append(_text(at(mark), height - 10, number(mark), "middle", "muted"))
+    out.append(svg.rule(at(mark), top, at(mark), height - bottom))
+    out.append(
+      svg.text(at(mark), height - 10, svg.number(mark), "middle", "muted")
+    )
   for i, row in enumerate(rows):
     middle = top + step * (i + 0.5)
     tip = f"{row.label}: {row.value:.1f}"
     if row.interval is not None:
       tip += f" ({row.interval[0]:.1f} to {row.interval[1]:.1f})"
     x, x0 = sorted((at(row.value), at(0.0)))
-    out.append(_text(left - 14, middle + 4, row.label, "end", "ink"))
+    out.append(svg.text(left - 14, middle + 4, row.label, "end", "ink"))
     out.append(
       f"<rect x='{x:.1f}' y='{middle - 7:.1f}' width='{x0 - x:.1f}'"
       f" height='14' rx='2' style='fill:{row.colour}' fill-opacity='0.3'>"
@@ -279,7 +257,7 @@ def bars(
         f"<line x1='{a:.1f}' x2='{b:.1f}' y1='{middle:.1f}' y2='{middle:.1f}'"
         f" style='stroke:{row.colour}' stroke-width='1.75'/>"
       )
-    out.append(_dot(at(row.value), middle, row.colour, True, tip, 4))
+    out.append(svg.dot(at(row.value), middle, row.colour, True, tip, 4))
   zero = at(0.0)
   out.append(
     f"<line x1='{zero:.1f}' x2='{zero:.1f}' y1='{top}' y2='{height - bottom}'"
@@ -321,24 +299,26 @@ def histogram(
     for v in values:
       counts[min(int((v - low) / size), bins - 1)] += 1
     shares.append([100 * n / len(values) for n in counts])
-  marks = ticks(0.0, max(map(max, shares)))
+  marks = svg.ticks(0.0, max(map(max, shares)))
   wide = (width - left - right) / bins
 
   def up(share):
     return height - bottom - share / marks[-1] * (height - top - bottom)
 
   out = [
-    _open(title, width, height),
-    _title(title, f"{unit}, % of rows" if unit else "% of rows"),
+    svg.opened(title, width, height),
+    svg.title(title, f"{unit}, % of rows" if unit else "% of rows"),
   ]
   for mark in marks:
-    out.append(_rule(left, up(mark), width - right, up(mark)))
-    out.append(_text(left - 7, up(mark) + 4, number(mark), "end", "muted"))
+    out.append(svg.rule(left, up(mark), width - right, up(mark)))
+    out.append(
+      svg.text(left - 7, up(mark) + 4, svg.number(mark), "end", "muted")
+    )
   end = low + size * bins
-  for mark in ticks(low, end, 6):
+  for mark in svg.ticks(low, end, 6):
     if low <= mark <= end:
       x = left + (mark - low) / size * wide
-      out.append(_text(x, height - 9, number(mark), "middle", "muted"))
+      out.append(svg.text(x, height - 9, svg.number(mark), "middle", "muted"))
   for (label, _, colour), found in zip(series, shares, strict=True):
     for i, share in enumerate(found):
       if share:
@@ -351,7 +331,7 @@ def histogram(
         )
   legend = [(label, colour) for label, _, colour in series]
   if len(series) > 1:
-    out.append(_legend(legend, width - right))
+    out.append(svg.legend(legend, width - right))
   return "".join(out) + "</svg>"
 
 
@@ -374,7 +354,7 @@ def scatter(
   width, height, edge, top = 1000, 560, 10, 34
   xs, ys = zip(*points, strict=True)
   spans = (max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0)
-  out = [_open(title, width, height), _title(title, unit)]
+  out = [svg.opened(title, width, height), svg.title(title, unit)]
   for _, some, colour in series:
     out.append(f"<g style='fill:{colour}' fill-opacity='0.5'>")
     for x, y in some:
@@ -383,54 +363,5 @@ def scatter(
       out.append(f"<circle cx='{px:.1f}' cy='{py:.1f}' r='2.5'/>")
     out.append("</g>")
   legend = [(label, colour) for label, some, colour in series if some]
-  out.append(_legend(legend, width - edge))
+  out.append(svg.legend(legend, width - edge))
   return "".join(out) + "</svg>"
-
-
-def _open(title, width, height) -> str:
-  return (
-    f"<svg viewBox='0 0 {width} {height}' width='{width}' role='img'"
-    f" aria-label='{html.escape(title)}' xmlns='http://www.w3.org/2000/svg'>"
-  )
-
-
-def _title(title: str, unit: str) -> str:
-  return (
-    "<text x='0' y='14' font-size='13' font-weight='600'"
-    f" style='fill:var(--ink)'>{html.escape(title)}"
-    f"<tspan font-weight='400' style='fill:var(--muted)'> {html.escape(unit)}"
-    "</tspan></text>"
-  )
-
-
-def _text(x, y, text: str, anchor: str, colour: str) -> str:
-  return (
-    f"<text x='{x:.1f}' y='{y:.1f}' {_FONT} text-anchor='{anchor}'"
-    f" style='fill:var(--{colour})'>{html.escape(text)}</text>"
-  )
-
-
-def _rule(x1, y1, x2, y2) -> str:
-  return (
-    f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}'"
-    " style='stroke:var(--line)'/>"
-  )
-
-
-def _dot(x, y, colour, filled, tip, radius) -> str:
-  fill = colour if filled else "none"
-  return (
-    f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius}'"
-    f" style='fill:{fill};stroke:{colour}' fill-opacity='0.55'"
-    f" stroke-width='1.25'><title>{html.escape(tip)}</title></circle>"
-  )
-
-
-def _legend(entries, right: float) -> str:
-  """Labels in the colours of what they name, ending at `right`."""
-  spans = "<tspan> \u2002 </tspan>".join(
-    f"<tspan style='fill:{colour}'>\u25cf </tspan>"
-    f"<tspan style='fill:var(--muted)'>{html.escape(label)}</tspan>"
-    for label, colour in entries
-  )
-  return f"<text x='{right}' y='14' {_FONT} text-anchor='end'>{spans}</text>"

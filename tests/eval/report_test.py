@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 import html.parser
 import json
@@ -8,9 +9,9 @@ import xml.etree.ElementTree
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.eval import outputs, page_text, plots, protocol, report
+from flan_jax.eval import outputs, page_text, plots, protocol, rank, report
 from flan_jax.eval.evaluation import Confusion, Evaluation, Sample
-from flan_jax.page import markup
+from flan_jax.page import markup, svg
 from tests import browser
 
 ATTACK = "<script>alert(1)</script>'\"&|\n<b>"
@@ -119,7 +120,7 @@ def folder(tmp_path_factory):
   return out
 
 
-@pytest.mark.parametrize("module", [outputs, page_text, markup, plots])
+@pytest.mark.parametrize("module", [outputs, page_text, markup, plots, svg])
 def test_docstrings(module):
   assert doctest.testmod(module).failed == 0
 
@@ -217,6 +218,14 @@ def test_parts_may_be_absent(tmp_path, before, after, heading):
   assert "Training" not in text
 
 
+@pytest.mark.parametrize("score", rank.SCORES)
+def test_the_page_says_how_choices_are_scored(tmp_path, score):
+  made = dataclasses.replace(evaluation(1), score=score)
+  text = report.write_report(tmp_path, run={}, after=made).read_text()
+  assert "A choice is scored by the " in text
+  assert ("less that after a prompt" in text) == (score == "calibrated")
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="report cannot be written into"):
@@ -225,16 +234,16 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_ticks_cover_and_are_few():
   for low, high in ((0, 1e-5), (3, 3), (-5, 5), (7.9, 8.3), (0, 123456)):
-    got = plots.ticks(low, high)
+    got = svg.ticks(low, high)
     assert got[0] <= low <= high <= got[-1]
     assert 2 <= len(got) <= 9
 
 
 def test_curves_are_thinned_but_keep_their_end():
-  points = plots.thin([(float(i), math.sin(i)) for i in range(30_000)])
-  assert len(points) <= plots.MAX_POINTS
+  points = svg.thin([(float(i), math.sin(i)) for i in range(30_000)])
+  assert len(points) <= svg.MAX_POINTS
   assert points[-1][0] == 29_999
-  assert plots.thin([(0.0, math.nan), (1.0, 2.0)]) == [(1.0, 2.0)]
+  assert svg.thin([(0.0, math.nan), (1.0, 2.0)]) == [(1.0, 2.0)]
 
 
 def test_negative_scores_widen_the_axis():
