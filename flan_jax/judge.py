@@ -21,7 +21,7 @@ from typing import Any
 from flan_jax.endpoint.journal import Journal
 from flan_jax.endpoint.request import Generator
 from flan_jax.errors import UserError
-from flan_jax.eval import files, length_control, pairs, win_rate
+from flan_jax.eval import files, length_control, page_judge, pairs, win_rate
 from flan_jax.eval import judge as judge_lib
 from flan_jax.training import progress
 
@@ -49,7 +49,8 @@ def judge(
 
   The folder gets `annotations.json`, with the fields of AlpacaEval's files so
   that its tools read them; `failed.json`, pairs without a preference;
-  `result.json`; and `journal.jsonl`, from which a stopped run goes on.
+  `result.json`; `report.html`, the page; and `journal.jsonl`, from which a
+  stopped run goes on.
 
   Args:
     judge: an `Endpoint` or a `Checkpoint`.
@@ -123,14 +124,12 @@ def judge(
     "failed.json": judge_lib.failures(judged),
     "result.json": result,
   }
-  files.write(
-    folder,
-    {
-      file: json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-      for file, value in written.items()
-    },
-    "result",
-  )
+  texts = {
+    file: json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    for file, value in written.items()
+  }
+  texts["report.html"] = page_judge.render(result, judged)
+  files.write(folder, texts, "result")
   _show(display, result, folder)
   return result
 

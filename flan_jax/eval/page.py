@@ -243,8 +243,7 @@ def _lines(file) -> str:
   kind = file["format"] or "no format"
   said = (
     f"{file['file']} ({kind}): {file['lines']:,} lines, {file['read']:,} read,"
-    f" {sum(file['skipped'].values()):,} skipped"
-    + (f" ({why})" if why else "")
+    f" {sum(file['skipped'].values()):,} skipped" + (f" ({why})" if why else "")
   )
   return f"<p class='muted small'>{text(said)}.</p>"
 
@@ -270,22 +269,29 @@ def _what_ran(run) -> str:
   return f"<h2>What ran</h2>{''.join(parts)}" if parts else ""
 
 
+_SCORED = {
+  "sum": "the sum of the log-probabilities of its tokens",
+  "mean": "the mean of the log-probabilities of its tokens",
+  "calibrated": "the sum of the log-probabilities of its tokens, less that"
+  " after a prompt without a question",
+}
+
+
 def _reading(shown: Evaluation | None) -> str:
   if shown is None:
     return ""
-  how = {"sum": "the sum of", "mean": "the mean over"}[shown.score]
+  how = _SCORED[shown.score]
   turned = [
     f"{text(t.paper_name)} {t.turned_around}"
     for t in shown.tasks.values()
     if t.turned_around
   ]
   notes = [
-    "A choice is scored by "
-    f"{how} the log-probabilities of its tokens, end of sequence included; the"
-    " best one is the answer and the first one wins a tie. Chance is guessing"
-    " evenly, majority the best constant answer on the same rows. Intervals"
-    " resample rows (1,000 times), each with all its templates. A cluster's"
-    " mean counts every task once, each round of ANLI too, as in the paper"
+    f"A choice is scored by {how}, end of sequence included; the best one is"
+    " the answer and the first one wins a tie. Chance is guessing evenly,"
+    " majority the best constant answer on the same rows. Intervals resample"
+    " rows (1,000 times), each with all its templates. A cluster's mean counts"
+    " every task once, each round of ANLI too, as in the paper"
     " (Wei et al., 2022, arXiv 2109.01652).",
   ]
   if turned:

@@ -19,9 +19,7 @@ MEANING = {
 }
 
 
-def spent(
-  run: Mapping[str, Any], curves: Sequence[Mapping[str, Any]]
-) -> str:
+def spent(run: Mapping[str, Any], curves: Sequence[Mapping[str, Any]]) -> str:
   """A table of seconds by category, and lines about speed and memory.
 
   >>> "41.0" in spent({"time": {"step": 41.0, "wall": 50.0}}, [])

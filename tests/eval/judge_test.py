@@ -14,6 +14,7 @@ from flan_jax.endpoint.client import Endpoint
 from flan_jax.endpoint.journal import Journal
 from flan_jax.errors import UserError
 from flan_jax.eval import judge, pairs
+from tests import browser
 from tests.curation.fake_endpoint import Raw, Say, Status, serving
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -251,6 +252,29 @@ def test_the_job_from_files_to_files(files, tmp_path, capsys):
   said = capsys.readouterr().out
   assert "mine against gpt-4-0613, 12 pairs" in said
   assert "flag: the judge" in said
+  page = (folder / "report.html").read_text()
+  assert page.count("<b>Flag:</b> the judge") == 2
+  assert "also chose or made training data (as &#x27;gpt-4&#x27;)" in page
+  for part in ("Clearest wins", "preferred by 80 %", "both orders: agreement"):
+    assert part in page, part
+
+
+@browser.needed
+def test_a_browser_draws_the_page_in_light_and_dark(files, tmp_path):
+  def behave(prompt, times):
+    bad = "Instruction 3\n" in prompt
+    return Say("Hm", top=(("Hm", -0.1),)) if bad else prefers_long(prompt, times)
+
+  path = pathlib.Path(files[0])
+  attack = "<script>alert(1)</script>"
+  path.write_text(path.read_text().replace('"mmm', f'"{attack}mmm'))
+  with serving(behave) as server:
+    run(server, files, tmp_path / "out")
+  page = tmp_path / "out" / "report.html"
+  assert "<script" not in page.read_text()
+  assert "&lt;script&gt;alert(1)&lt;/script&gt;mmm" in page.read_text()
+  assert "Excluded pairs" in page.read_text()
+  browser.check(page, tmp_path, plots=2)
 
 
 def test_difficulties_and_gamed_rows(files, tmp_path):
