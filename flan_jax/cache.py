@@ -9,12 +9,11 @@ An Apache Beam pipeline: every shard of every task is one element, written by
 import dataclasses
 import difflib
 import json
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.data import cached, cached_shards, mixtures, template
+from flan_jax.data import cached, cached_shards, mixtures, remote, template
 from flan_jax.errors import UserError, check_known
 from flan_jax.training import checks, progress
 
@@ -51,13 +50,14 @@ def cache(
   runner: str = DIRECT,
   parallel: int = 2,
   pipeline_options: Sequence[str] = (),
-) -> pathlib.Path:
+) -> remote.Path:
   """Writes what is missing of a mixture's cache.
 
   Args:
     mixture_or_task_name: seqio name; all rows of its tasks are written,
       whatever their rates.
-    cache_dir: folder of the cache; several mixtures may share it.
+    cache_dir: folder of the cache, or one in gs://; several mixtures may share
+      it.
     task_feature_lengths: tokens a row, as the training run has them.
     vocabulary: a seqio vocabulary.
     mixture_or_task_module: module to import, which registers seqio tasks.
@@ -91,6 +91,8 @@ def cache(
   checks.lengths(task_feature_lengths)
   check_known("FORMAT", file_format, FORMATS)
   options = beam_options(runner, parallel, pipeline_options)
+  if file_format == "seqio":
+    remote.check_folder(cache_dir, "CACHE_DIR (with FORMAT='seqio')")
   if file_format == "seqio" and draws != 1:
     raise UserError(
       f"DRAWS is {draws}, which has no effect on FORMAT='seqio': its files hold"
@@ -278,15 +280,15 @@ def _user_error(error: BaseException) -> str | None:
   return message
 
 
-def _overview(cache_dir, name, split, manifests, tasks) -> pathlib.Path:
+def _overview(cache_dir, name, split, manifests, tasks) -> remote.Path:
   """Writes which folders a mixture's tasks have."""
-  path = pathlib.Path(cache_dir).expanduser() / f"{name}.{split}.json"
+  path = remote.as_path(cache_dir) / f"{name}.{split}.json"
   value = {
     "mixture": name,
     "split": split,
     "tasks": {
       task: {
-        "folder": str(pathlib.Path(works[0].folder).relative_to(path.parent)),
+        "folder": str(remote.as_path(works[0].folder).relative_to(path.parent)),
         "rows": manifests[task]["rows"],
         "key": works[0].key,
         "versions": manifests[task]["versions"],

@@ -266,10 +266,11 @@ def _check_reachable(
       )
 
 
-# Of a bucket, of one that a training run may live in, and what else may lie in
-# any: by the ends of names.
+# Of buckets; of those that some folders may be written in; and what is only
+# read, by the ends of names.
 _BUCKETS = ("gs://", "s3://", "az://")
-_RUN_BUCKET = "gs://"
+_WRITTEN_BUCKET = "gs://"
+_WRITTEN_IN_BUCKETS = ("model_dir", "cache_dir")
 _READ_FROM_BUCKETS = ("tfds_data_dir", "checkpoint_path", "input_path")
 
 
@@ -279,8 +280,8 @@ def _check_buckets(bindings: Mapping[str, Binding]):
     name = binding.name.rpartition(".")[2]
     if name.lower().endswith(_READ_FROM_BUCKETS):
       continue
-    run = name.lower() == "model_dir"
-    refused = tuple(b for b in _BUCKETS if not (run and b == _RUN_BUCKET))
+    may = name.lower() in _WRITTEN_IN_BUCKETS
+    refused = tuple(b for b in _BUCKETS if not (may and b == _WRITTEN_BUCKET))
     for leaf in binding.leaves():
       if isinstance(leaf, str) and leaf.startswith(refused):
         raise ConfigError(
@@ -289,7 +290,7 @@ def _check_buckets(bindings: Mapping[str, Binding]):
           " bucket cannot do. Mount the bucket (Cloud Storage FUSE:"
           " `gcsfuse BUCKET FOLDER`, or launch/tpu_vm.py --bucket) and give"
           " that folder. TFDS_DATA_DIR, INITIAL_CHECKPOINT_PATH, INPUT_PATH"
-          " and, as gs://, MODEL_DIR may lie in a bucket."
+          " and, as gs://, MODEL_DIR and CACHE_DIR may lie in a bucket."
         )
 
 

@@ -27,6 +27,7 @@ from flan_jax.data import (
 )
 from flan_jax.errors import UserError
 from flan_jax.training import cached_input
+from tests import buckets
 from tests.data import made
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -380,6 +381,33 @@ def test_options_that_cannot_be_are_refused(tmp_path):
       write(tmp_path, **changes)
   given = cache.beam_options("FlinkRunner", 2, ("--flink_master=x",))
   assert given == {"runner": "FlinkRunner", "flags": ["--flink_master=x"]}
+
+
+def test_a_cache_lives_in_a_bucket(written, tmp_path, monkeypatch, capsys):
+  url = "gs://our-caches/flan"
+  monkeypatch.setenv("FLAN_JAX_CACHE", str(tmp_path))
+  with pytest.raises(UserError, match=r"CACHE_DIR \(with FORMAT='seqio'\) is"):
+    write(url, file_format="seqio", draws=1)
+  with buckets.Store() as store, buckets.served(store):
+    assert str(write(url)) == f"{url}/{MIXTURE}.train.json"
+    for name in TASKS:
+      # What says that a shard is there comes after it.
+      order = [n for n in store.written if f"/{name}/" in n]
+      ends = [n.rpartition("/")[2].partition(".")[2] for n in order if "." in n]
+      assert ends == ["sizes.npy", "array_record", "json", "json"]
+    capsys.readouterr()
+    number = len(store.written)
+    write(url)
+    assert "2 shards, of which 2 are there" in capsys.readouterr().out
+    assert len(store.written) == number
+    (lost,) = (
+      n for n in store.objects if "flan_rte" in n and n.endswith("_record")
+    )
+    del store.objects[lost]
+    write(url)
+    assert "2 shards, of which 1 are there" in capsys.readouterr().out
+    taken = next(cached_batches.batches(steps(url)))
+  assert hashed(taken) == hashed(next(cached_batches.batches(steps(written))))
 
 
 def test_what_a_shard_cannot_write_is_one_message(tmp_path, monkeypatch):

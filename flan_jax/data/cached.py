@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,8 @@ from flan_jax.data import (
   catalogue,
   collection,
   mixtures,
+  remote,
+  sample,
   sources,
   template,
 )
@@ -127,12 +128,12 @@ def digest(value: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def folder(cache_dir: str | os.PathLike, key_: Mapping) -> pathlib.Path:
+def folder(cache_dir: str | os.PathLike, key_: Mapping) -> remote.Path:
   """Where the examples of a key are."""
-  return pathlib.Path(cache_dir).expanduser() / key_["task"] / digest(key_)
+  return remote.as_path(cache_dir) / key_["task"] / digest(key_)
 
 
-def read_manifest(path: pathlib.Path) -> dict[str, Any] | None:
+def read_manifest(path: remote.Path) -> dict[str, Any] | None:
   """What a folder holds; None if it is not there or not finished.
 
   Raises:
@@ -164,7 +165,8 @@ def find(
   was cut and all of it fits.
 
   Args:
-    cache_dir: that the cache job wrote.
+    cache_dir: that the cache job wrote. Of one in a bucket, what the run reads
+      is copied to this machine, once.
     resolved: mixture or task of the run.
     lengths: of the run, in tokens.
     wrapper: of the run.
@@ -190,7 +192,6 @@ def find(
     if not one.draws().all():
       problems.append(f"{name}: not one example in a draw; leave it out")
       continue
-    cached_files.check(one)
     found.append(one)
     prints.append([name, [shard["sha256"] for shard in shards]])
   if problems:
@@ -203,6 +204,11 @@ def find(
       f" out of date (cache -> run).\n  {shown}{more}\n"
       f"What is still right is kept.{way_out}"
     )
+  copies = sample.cache_directory() / "copies"
+  for i, one in enumerate(found):
+    here = remote.local_copy(one.path, copies)
+    found[i] = dataclasses.replace(one, path=str(here))
+    cached_files.check(found[i])
   rates = tuple(resolved.rates[task.name] for task in found)
   return cached_files.Cache(str(cache_dir), tuple(found), rates, digest(prints))
 

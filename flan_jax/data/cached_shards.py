@@ -12,14 +12,14 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import seqio
 
-from flan_jax.data import cached, catalogue, mixtures, spec, template
+from flan_jax.data import cached, catalogue, mixtures, remote, spec, template
 from flan_jax.data import directory as directory_lib
 from flan_jax.errors import UserError
 
@@ -32,6 +32,7 @@ _OPTIONS = "group_size:1,uncompressed"
 # Before the tokens of a record: inputs, row of the dataset, template, draw.
 HEADER = np.dtype("<i4")
 HEADER_SIZE = 4
+_CHUNK_BYTES = 1 << 22
 _PACKAGES = ("flan_jax", "seqio", "tensorflow", "sentencepiece", "tokenizers")
 
 
@@ -90,9 +91,9 @@ class Work:
     return f"shard_{self.shard:05}"
 
   @property
-  def line(self) -> pathlib.Path:
+  def line(self) -> remote.Path:
     """The file that says that the shard is written."""
-    return pathlib.Path(self.folder, f"{self.stem}.json")
+    return remote.as_path(self.folder) / f"{self.stem}.json"
 
 
 def plan(
@@ -118,7 +119,7 @@ def clear_other(work: Work) -> bool:
   Returns:
     Whether there was one.
   """
-  folder = pathlib.Path(work.folder)
+  folder = remote.as_path(work.folder)
   lines = [*folder.glob("shard_*.json"), *folder.glob(cached.MANIFEST)]
   for file in lines:
     try:
@@ -126,7 +127,7 @@ def clear_other(work: Work) -> bool:
         continue
     except (ValueError, KeyError):
       pass  # damaged: written anew
-    shutil.rmtree(folder)
+    remote.remove_tree(folder)
     return True
   return False
 
@@ -134,14 +135,15 @@ def clear_other(work: Work) -> bool:
 def is_written(work: Work, verify: bool = False) -> bool:
   """Whether a shard is there, whole; with `verify` its bytes are looked at."""
   try:
-    line = json.loads(work.line.read_text())
-    file = work.line.with_name(line["file"])
-    sizes = work.line.with_name(line["sizes"])
-    if file.stat().st_size != line["bytes"] or not sizes.is_file():
-      return False
-    return sha256(sizes) == line["sizes_sha256"] and (
-      not verify or sha256(file) == line["sha256"]
-    )
+    with remote.own_errors(work.folder):
+      line = json.loads(work.line.read_text())
+      file = work.line.with_name(line["file"])
+      sizes = work.line.with_name(line["sizes"])
+      if remote.size(file) != line["bytes"] or not sizes.is_file():
+        return False
+      return sha256(sizes) == line["sizes_sha256"] and (
+        not verify or sha256(file) == line["sha256"]
+      )
   except (OSError, ValueError, KeyError):
     return False
 
@@ -172,23 +174,31 @@ def write(setting: Setting, work: Work) -> dict[str, Any]:
       f" {differing}. Give every worker the same flan_jax and the same data."
     )
   try:
-    pathlib.Path(work.folder).mkdir(parents=True, exist_ok=True)
-    return _write(task, work)
+    folder = remote.as_path(work.folder)
+    with remote.own_errors(folder):
+      if remote.is_remote(folder):
+        # An object is written whole: the shard is first one of this machine.
+        with tempfile.TemporaryDirectory() as here:
+          return _write(task, work, folder, pathlib.Path(here))
+      folder.mkdir(parents=True, exist_ok=True)
+      return _write(task, work, folder, folder)
   except OSError as e:
     raise UserError(
       f"CACHE_DIR {work.folder!r} cannot be written: {e.strerror}."
     ) from None
 
 
-def _write(task: seqio.Task, work: Work) -> dict[str, Any]:
+def _write(
+  task: seqio.Task, work: Work, folder: remote.Path, here: pathlib.Path
+) -> dict[str, Any]:
+  """Writes into `here`, and moves what is whole to `folder`."""
   from array_record.python import array_record_module
 
   vocabulary = task.output_features["inputs"].vocabulary
   tokens = "<u2" if vocabulary.vocab_size <= 1 << 16 else "<i4"
   kind = np.dtype(tokens)
-  folder = pathlib.Path(work.folder)
   file = folder / f"{work.stem}.array_record"
-  draft = folder / f"{work.stem}.{os.getpid()}.part"
+  draft = here / f"{work.stem}.{os.getpid()}.part"
   writer = array_record_module.ArrayRecordWriter(str(draft), _OPTIONS)
   sizes, rows, trimmed = [], [], 0
   for draw in range(work.draws):
@@ -213,7 +223,7 @@ def _write(task: seqio.Task, work: Work) -> dict[str, Any]:
   writer.close()
   sizes_N2 = np.array(sizes, np.int32).reshape(-1, 2)
   sizes_file = folder / f"{work.stem}.sizes.npy"
-  sizes_draft = folder / f"{work.stem}.{os.getpid()}.part.npy"
+  sizes_draft = here / f"{work.stem}.{os.getpid()}.part.npy"
   np.save(sizes_draft, sizes_N2)
   line = {
     "options": options(work),
@@ -228,8 +238,8 @@ def _write(task: seqio.Task, work: Work) -> dict[str, Any]:
     "longest": [int(x) for x in sizes_N2.max(0)] if sizes else [0, 0],
     "tokens": [int(x) for x in sizes_N2.sum(0, dtype=np.int64)],
   }
-  os.replace(sizes_draft, sizes_file)
-  os.replace(draft, file)
+  remote.move(sizes_draft, sizes_file)
+  remote.move(draft, file)
   replace_json(work.line, line)
   return line
 
@@ -259,7 +269,7 @@ def finish(works: list[Work]) -> dict[str, Any]:
       for line in lines
     ],
   }
-  folder = pathlib.Path(works[0].folder)
+  folder = remote.as_path(works[0].folder)
   for left in folder.glob("*.part*"):
     left.unlink(missing_ok=True)
   path = folder / cached.MANIFEST
@@ -311,17 +321,23 @@ def _check(task, example, ids, lengths):
       )
 
 
-def replace_json(path: pathlib.Path, value: Any):
+def replace_json(path: remote.Path, value: Any):
   """Writes JSON so that the file is whole at every moment."""
+  if remote.is_remote(path):
+    path.write_text(json.dumps(value, indent=1, sort_keys=True))
+    return
   draft = path.with_name(f"{path.name}.{os.getpid()}.part")
   draft.write_text(json.dumps(value, indent=1, sort_keys=True))
   os.replace(draft, path)
 
 
-def sha256(path: pathlib.Path) -> str:
+def sha256(path: remote.Path) -> str:
   """Of a file's bytes, as hexadecimal digits."""
-  with open(path, "rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()
+  digest = hashlib.sha256()
+  with path.open("rb") as file:
+    while chunk := file.read(_CHUNK_BYTES):
+      digest.update(chunk)
+  return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 Prepared TFDS data is read where it lies, by TensorFlow. A checkpoint to begin
 from is copied to this machine once and read here, by whichever of our readers.
-A training run may live in a bucket of Cloud Storage (`training/mirror.py`). All
-other files are appended to and renamed, which a bucket cannot do; mounted
-(Cloud Storage FUSE), it can.
+A training run may live in a bucket of Cloud Storage (`training/mirror.py`), and
+cached input too, of which every host reads a copy. All other files are appended
+to and renamed, which a bucket cannot do; mounted (Cloud Storage FUSE), it can.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ SCHEMES = ("gs://", "s3://", "az://")
 # Of the buckets that a run can live in; checkpoints are written by TensorStore.
 RUN_SCHEME = "gs://"
 _INDEX = "copied.json"
+_COPIED_BYTES = 1 << 24
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -233,6 +234,16 @@ def writable(folder: Path) -> Path:
   return folder
 
 
+def move(path: pathlib.Path, target: Path) -> None:
+  """Gives a file of this machine its name, or copies it to a bucket."""
+  if not is_remote(target):
+    os.replace(path, target)
+    return
+  with path.open("rb") as file, target.open("wb") as out:
+    shutil.copyfileobj(file, out, _COPIED_BYTES)
+  path.unlink()
+
+
 def remove_tree(path: Path) -> None:
   """Deletes a folder as far as that is possible."""
   if is_remote(path):
@@ -250,7 +261,7 @@ def _copy(path: Path, target: pathlib.Path, names: Collection[str]):
     draft = copy.with_name(f"{copy.name}.{os.getpid()}.part")
     try:
       with source.open("rb") as file, draft.open("wb") as out:
-        shutil.copyfileobj(file, out, 1 << 24)
+        shutil.copyfileobj(file, out, _COPIED_BYTES)
       draft.replace(copy)
     finally:
       draft.unlink(missing_ok=True)
