@@ -12,7 +12,8 @@ instead of 2 %.)
 
 What no order of examples can avoid: where the mixture's inputs-to-targets
 ratio is not the ratio of the lengths, the row's more generous side stays
-partly empty (`least_waste`).
+partly empty, and an example that fills one side has its row to itself, however
+empty the other is (`least_waste`).
 """
 
 import itertools
@@ -39,6 +40,8 @@ def least_waste(sizes: Iterable[Sized], lengths: Sized) -> dict[str, float]:
 
   >>> least_waste([(6, 1), (8, 3)], (14, 8))
   {'inputs': 0.0, 'targets': 0.5, 'total': 0.18181818181818182}
+  >>> least_waste([(1, 8), (13, 8)], (14, 8))["inputs"]
+  0.5
 
   Args:
     sizes: (inputs, targets) tokens of each example.
@@ -47,9 +50,13 @@ def least_waste(sizes: Iterable[Sized], lengths: Sized) -> dict[str, float]:
   Returns:
     Share of padding of the input slots, of the target slots, and of both.
   """
-  inputs, targets = (sum(x) for x in zip(*sizes, strict=True))
+  sizes_N2 = np.array(list(sizes), np.int64)
   s, t = lengths
-  rows = max(inputs / s, targets / t)
+  inputs, targets = map(int, sizes_N2.sum(0))
+  # Not even the shortest inputs, or targets, find room beside them.
+  alone = (sizes_N2 + sizes_N2.min(0) > lengths).any(1)
+  rest = sizes_N2[~alone].sum(0)
+  rows = float(alone.sum() + (rest / lengths).max())
   return {
     "inputs": 1 - inputs / (rows * s),
     "targets": 1 - targets / (rows * t),
