@@ -20,6 +20,7 @@ import logging
 import os
 import pathlib
 import shutil
+import threading
 
 from flan_jax.data import remote, sample
 from flan_jax.errors import UserError
@@ -55,6 +56,7 @@ class Mirror:
     """
     self.home = home
     self._kept: dict[str, tuple[int, int]] = {}
+    self._lock = threading.Lock()
     if not remote.is_remote(home):
       self.folder = pathlib.Path(home)
       return
@@ -89,17 +91,20 @@ class Mirror:
     Raises:
       OSError: the bucket cannot be written.
     """
-    if self.home == self.folder or not remote.is_remote(self.home):
+    if not remote.is_remote(self.home):
       return
-    here = self._here()
-    with remote.own_errors(self.home):
+    # A save that goes on in the background ends by this too.
+    with self._lock, remote.own_errors(self.home):
+      here = self._here()
       for name, state in here.items():
-        # One that is gone meanwhile is missing from the next list.
-        with contextlib.suppress(FileNotFoundError):
-          if self._kept.get(name) != state:
-            content = (self.folder / name).read_bytes()
-            (self.home / name).write_bytes(content)
-            self._kept[name] = state
+        if self._kept.get(name) == state:
+          continue
+        try:
+          content = (self.folder / name).read_bytes()
+        except FileNotFoundError:
+          continue  # Gone meanwhile; missing from the next list.
+        (self.home / name).write_bytes(content)
+        self._kept[name] = state
       for name in self._kept.keys() - here.keys():
         (self.home / name).unlink(missing_ok=True)
         del self._kept[name]
