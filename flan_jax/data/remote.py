@@ -197,15 +197,17 @@ def files(path: Path, leave_out: Collection[str] = ()) -> dict:
     path: of a bucket; nothing need be there.
     leave_out: names in it that are passed over.
   """
-  if not path.exists():
+  try:
+    stat = path.stat()
+  except FileNotFoundError:
     return {}
-  if not path.is_dir():
-    return {"": path.stat()}
+  if not stat.is_directory:
+    return {"": stat}
   found = {}
   for inner in path.iterdir():
     if inner.name not in leave_out:
-      for name, stat in files(inner).items():
-        found[f"{inner.name}/{name}" if name else inner.name] = stat
+      for name, file in files(inner).items():
+        found[f"{inner.name}/{name}" if name else inner.name] = file
   return found
 
 
