@@ -26,6 +26,7 @@ from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderConfig, DecoderOnly
 from flan_jax.models.t5 import EncoderDecoder
 from flan_jax.models.t5_network import T5Config
+from tests import browser
 
 
 def write_rows(path, count=12):
@@ -147,6 +148,25 @@ def test_rows_that_cannot_be_read(tmp_path, name, text, match):
   path.write_text(text)
   with pytest.raises(UserError, match=match):
     rows.read(path)
+
+
+@browser.needed
+def test_a_browser_draws_the_page_in_light_and_dark(tmp_path):
+  vectors = tmp_path / "x.npy"
+  np.save(vectors, np.random.default_rng(0).normal(size=(12, 6)))
+  curate_select.select(
+    output_dir=tmp_path / "run", data_path=write_rows(tmp_path / "in.jsonl"),
+    recipe=selection.Recipe(
+      selectors.KCenter(), (quality.Lima(least=40, most=None),)
+    ),
+    budget=Budget(fraction=0.25), vocabulary=vocabulary_lib.load(),
+    embedder=embeddings.FromFile(vectors, "an encoder"),
+  )
+  page = tmp_path / "run" / report.PAGE
+  plots = page.read_text().count("<svg ")
+  # Lengths, verbs, similarity, coverage and the map.
+  assert plots >= 7
+  browser.check(page, tmp_path, plots)
 
 
 def test_a_run_leaves_rows_decisions_manifest_and_page(tmp_path):
@@ -272,7 +292,7 @@ def test_vectors_of_a_checkpoint_are_kept(tmp_path):
   [
     ["curate_random"], ["curate_longest"], ["curate_lima"], ["curate_copies"],
     ["curate_k_center", "curation/vectors_file"],
-    ["curate_k_means", "curation/vectors_file"],
+    ["curate_k_means", "curation/vectors_sentence_encoder"],
     ["curate_facility_location", "curation/vectors_checkpoint"],
     ["curate_ltd", "curation/vectors_file", "curation/groups_field"],
   ],
@@ -283,6 +303,8 @@ def test_gin_files(files):
     flags.append(("EMBEDDINGS_PATH", "x.npy"))
   if "curation/vectors_checkpoint" in files:
     flags.append(("EMBEDDING_CHECKPOINT_PATH", "c"))
+  if "curation/vectors_sentence_encoder" in files:
+    flags.append(("SENTENCE_ENCODER_PATH", "e"))
   if "curation/groups_field" in files:
     flags.append(("GROUP_FIELD", "task"))
   loaded = config.load([f"gin/{f}.gin" for f in files], flags)
