@@ -51,7 +51,7 @@ def evaluate_tasks(
   stop_strings: Sequence[str] = (),
   rules: rule_adapter_lib.Rules | None = None,
   predictions: str | os.PathLike | None = None,
-  generated: str | os.PathLike | None = None,
+  kept: str | os.PathLike | None = None,
   run: str = "",
   progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -80,9 +80,10 @@ def evaluate_tasks(
     stop_strings: texts that end a generated answer too.
     rules: on the logits while answers are generated; None: none.
     predictions: file for every answer, one JSON object a line.
-    generated: file that keeps generated answers as they come, `AnswerFile`:
-      an evaluation that was stopped goes on from them.
-    run: what `generated` belongs to: a name of the parameters.
+    kept: folder whose `ranked.jsonl` and `generated.jsonl` keep scores and
+      generated answers as they come, `AnswerFile`: an evaluation that was
+      stopped goes on from them.
+    run: what they belong to: a name of the parameters.
     progress: called with (batches and inputs done, in all).
 
   Raises:
@@ -114,11 +115,11 @@ def evaluate_tasks(
   config = DecodeConfig(
     end_ids=tasks.end_ids, stop_strings=tuple(stop_strings), rules=rules
   )
-  file = None
-  if generated is not None and tasks.plans(splits)[1].inputs:
-    file = _answer_file(generated, tasks, splits, run, model, config)
+  files = None, None
+  if kept is not None:
+    files = _answer_files(pathlib.Path(kept), tasks, splits, run, model, config)
   ranked, answered = _run(
-    model, params, tasks, splits, score, config, file, progress
+    model, params, tasks, splits, score, config, files, progress
   )
   seconds = time.monotonic() - start
   order = _by_split(tasks, splits, ranked, answered)
@@ -157,8 +158,9 @@ def evaluate(
   """Evaluates one checkpoint and writes the page about it.
 
   Writes `report.html`, `.json` and `.md`, `predictions.jsonl` with every
-  answer and `generated.jsonl` with generated ones as the model wrote them. An
-  evaluation that was stopped goes on from the latter. What is None is taken
+  answer, `ranked.jsonl` with the scores of choices and `generated.jsonl` with
+  texts as the model wrote them. An evaluation that was stopped goes on from the
+  latter two. What is None is taken
   from the run that made the checkpoint, where there is one (its `run.json`).
 
   Args:
@@ -253,9 +255,7 @@ def evaluate(
       "train": trained.data.get("train", {}) if trained else {},
       "eval": inventory.described(mixture, held_out),
       "seen": seen,
-      "missing": sorted(
-        {f"{m.dataset}:{m.version}" for m in held_out.missing}
-      ),
+      "missing": sorted({f"{m.dataset}:{m.version}" for m in held_out.missing}),
     }
   )
   folder = record_lib.choose_directory(output_dir, record)
@@ -286,7 +286,7 @@ def evaluate(
     stop_strings=stop_strings,
     rules=rules,
     predictions=folder / "predictions.jsonl",
-    generated=folder / "generated.jsonl",
+    kept=folder,
     run=f"{opened.path} {fingerprint.fingerprint(params)}",
     progress=progress_lib.answered(display),
   )
@@ -360,7 +360,7 @@ def _held_out(trained) -> str:
   return name
 
 
-def _run(model, params, tasks, splits, score, config, file, progress):
+def _run(model, params, tasks, splits, score, config, files, progress):
   ranking, generating = tasks.plans(splits)
   if config.stop_strings and not generating.inputs:
     raise UserError(
@@ -375,6 +375,7 @@ def _run(model, params, tasks, splits, score, config, file, progress):
     raise UserError(
       f"SCORE {score!r} has no effect: all answers are generated. Leave it out."
     )
+  ranked_file, generated_file = files
   total = len(ranking.batches) + len(generating.inputs)
 
   def report(offset):
@@ -383,33 +384,56 @@ def _run(model, params, tasks, splits, score, config, file, progress):
     )
 
   return (
-    rank.rank(model, params, ranking, score=score, progress=report(0)),
+    rank.rank(
+      model,
+      params,
+      ranking,
+      score=score,
+      file=ranked_file,
+      progress=report(0),
+    ),
     generation.generate(
       model,
       params,
       generating,
       decode=tasks.vocabulary.decode,
       config=config,
-      file=file,
+      file=generated_file,
       progress=report(len(ranking.batches)),
     ),
   )
 
 
-def _answer_file(path, tasks, splits, run, model, config):
-  """The file of generated answers of this model and these options."""
+def _answer_files(folder, tasks, splits, run, model, config):
+  """Files of scores and of texts, of this model and these options alone."""
   split_of = {id(e): split for split in splits for e in tasks.examples[split]}
-  options = (run, model, config, sorted(tasks.lengths.items()))
-  return answer_file.AnswerFile(
-    path,
-    run=config_lib.fingerprint(repr(options)),
-    key=lambda e: {
+
+  def key(e):
+    return {
       "task": e.task,
       "split": split_of[id(e)],
       "template": int(e.template),
       "index": int(e.index),
-    },
-  )
+    }
+
+  ranking, generating = tasks.plans(splits)
+  lengths = sorted(tasks.lengths.items())
+  free = tasks.unconditional
+  out = []
+  for name, needed, options in (
+    ("ranked", ranking.batches, (None if free is None else free.tolist(),)),
+    ("generated", generating.inputs, (config, lengths)),
+  ):
+    out.append(
+      answer_file.AnswerFile(
+        folder / f"{name}.jsonl",
+        run=config_lib.fingerprint(repr((run, model, *options))),
+        key=key,
+      )
+      if needed
+      else None
+    )
+  return out
 
 
 def _by_split(tasks, splits, ranked, generated) -> dict[str, list]:

@@ -22,7 +22,7 @@ from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import files as files_lib
-from flan_jax.eval import page_text, rank, response_ranking
+from flan_jax.eval import page_text, rank, rank_plan, response_ranking
 from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.training import checks
 from flan_jax.training import progress as progress_lib
@@ -124,7 +124,7 @@ def evaluate_response_ranking(
   ranked = rank.rank(
     model,
     load.load_params(opened, model),
-    rank.plan(examples, batch_size=batch_size, lengths=rows.lengths),
+    rank_plan.plan(examples, batch_size=batch_size, lengths=rows.lengths),
   )
   scores = response_ranking.scores(ranked)
   path = write(folder, eval_mixture_or_task_name, scores, ranked)

@@ -1,4 +1,4 @@
-"""AnswerFile: generated answers on disk, one line of JSON each, as they come.
+"""AnswerFile: answers on disk, one line of JSON each, as they come.
 
 While answers are made, lines are added to `<name>.partial.jsonl` in the order
 in which they end; `end` writes all of them in the order of the examples under
@@ -25,7 +25,8 @@ class AnswerFile:
   {0: [{'text': 'yes', 'tokens': [5], 'complete': True, 'score': None}]}
 
   A line has what `key` gives, then `number` (of the example), `prompt` (a
-  checksum of its tokens), `run` and `answers`.
+  checksum of its tokens), `run` and `answers`, each with its `tokens`: texts
+  that were generated, or choices that were scored.
 
   Args:
     path: of the finished file, `*.jsonl`; its folder is made.

@@ -23,7 +23,7 @@ from flan_jax.data import (
 from flan_jax.data import evaluation as evaluation_data
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
-from flan_jax.eval import generation, protocol, rank
+from flan_jax.eval import generation, protocol, rank_plan
 
 SPLITS = ("validation", "test")
 # None: choices are ranked, all else is generated.
@@ -61,7 +61,7 @@ class EvaluationSet:
   answer_by: str | None = None
   options_shown: bool = True
   unconditional: np.ndarray | None = None
-  _plans: dict[tuple[str, ...], tuple[rank.Plan, generation.Plan]] = (
+  _plans: dict[tuple[str, ...], tuple[rank_plan.Plan, generation.Plan]] = (
     dataclasses.field(default_factory=dict, repr=False)
   )
 
@@ -181,7 +181,9 @@ class EvaluationSet:
       for task, by in out.items()
     }
 
-  def plans(self, splits: Sequence[str]) -> tuple[rank.Plan, generation.Plan]:
+  def plans(
+    self, splits: Sequence[str]
+  ) -> tuple[rank_plan.Plan, generation.Plan]:
     """Batches for `splits`, made on the first call."""
     splits = tuple(splits)
     if splits not in self._plans:
@@ -193,7 +195,7 @@ class EvaluationSet:
       pool = [e for split in splits for e in self.examples[split]]
       size = {"batch_size": self.batch_size, "lengths": self.lengths}
       self._plans[splits] = (
-        rank.plan(
+        rank_plan.plan(
           [e for e in pool if e.task not in free],
           unconditional=self.unconditional,
           **size,

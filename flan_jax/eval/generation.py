@@ -177,9 +177,7 @@ def generate(
     UserError: what `plan`, `decoding.decode` and `AnswerFile` raise.
   """
   if not isinstance(examples, Plan):
-    examples = plan(
-      examples, batch_size=batch_size, lengths=lengths, name=name
-    )
+    examples = plan(examples, batch_size=batch_size, lengths=lengths, name=name)
   if (config is None) == (end_ids is None):
     raise ValueError("give end_ids, or a config that holds them")
   config = dataclasses.replace(

@@ -19,7 +19,7 @@ share the best score, the first one is the prediction and the tie is counted.
 Each distinct input is read once (encoded, or run into a cache that its choices
 share) and each distinct (input, choice) pair is scored once, however many
 choices, templates or examples share it. Examples of all datasets go through the
-same few shapes, see `buckets.py`.
+same few shapes, see `rank_plan.py`.
 
 Dimension key: B batch, C choices, S source, T target.
 """
@@ -36,22 +36,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from flan_jax.errors import UserError
-from flan_jax.eval import buckets
+from flan_jax.eval import answer_file, buckets, rank_plan
+from flan_jax.eval.rank_plan import Plan
 
 if TYPE_CHECKING:
   from flan_jax.data.evaluation import EvalExample
-
-# Small choices matter: with a small model and a large vocabulary the head over
-# the choices' tokens costs as much as the encoder.
-CHOICE_COUNTS = functools.partial(buckets.sizes, smallest=2)
-CHOICE_SIZES = functools.partial(buckets.sizes, smallest=4)
-
-# Examples that share an input share its encoding up to so many choices.
-MAX_SHARED_CHOICES = 16
-
-# Rows x choices x tokens that go through the decoder at once: with 32,128
-# words a float32 array of logits is then about 1 GiB at most.
-MAX_DECODER_TOKENS = 8192
 
 # Batches in flight, so that the host fills the next while one is computed.
 _IN_FLIGHT = 2
@@ -108,53 +97,6 @@ class Scored:
     return dataclasses.replace(self, score=score)
 
 
-# (batch, row, column) of each choice.
-Places = tuple[tuple[int, int, int], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-  """Distinct inputs with their distinct choices, padded to one shape."""
-
-  inputs_BS: np.ndarray
-  choices_BCT: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """Examples and the batches that score them; reusable with any parameters.
-
-  Attributes:
-    examples: as they were given.
-    batches: what the model sees.
-    places: for each example where each of its choices is scored: batch, row,
-      column.
-    unconditional: the same for their scores without an input; None: there is
-      no unconditional prompt, and no calibrated score.
-  """
-
-  examples: tuple["EvalExample", ...]
-  batches: tuple[Batch, ...]
-  places: tuple[Places, ...]
-  unconditional: tuple[Places, ...] | None = None
-
-  @property
-  def shapes(self) -> set[tuple[int, ...]]:
-    """Distinct shapes (rows, input length, choices, choice length): as many
-    compilations are needed."""
-    return {
-      (*b.inputs_BS.shape, *b.choices_BCT.shape[1:]) for b in self.batches
-    }
-
-
-@dataclasses.dataclass
-class _Unit:
-  """One distinct input and the distinct choices that are asked of it."""
-
-  inputs: np.ndarray
-  choices: dict[bytes, np.ndarray]
-
-
 @functools.partial(jax.jit, static_argnames="model")
 def choice_log_probs(
   model: Any,
@@ -176,47 +118,6 @@ def choice_log_probs(
   return model.score(params, encoded, choices_BCT).sum(axis=-1)
 
 
-def plan(
-  examples: Sequence["EvalExample"],
-  *,
-  batch_size: int,
-  lengths: Mapping[str, int],
-  unconditional: np.ndarray | None = None,
-) -> Plan:
-  """Batches that score every choice of `examples`.
-
-  Args:
-    examples: of any number of datasets and templates, each with choices.
-    batch_size: inputs per batch; fewer where the choices are many and long.
-    lengths: `inputs` and `targets`, the limits in tokens.
-    unconditional: tokens of the prompt without a question that calibrated
-      scores are relative to, [S'], at least one; None: no such scores.
-
-  Raises:
-    UserError: an example without choices, longer than `lengths`, or with a
-      label that is none of its choices.
-  """
-  buckets.check_lengths(lengths, batch_size)
-  units, asked = _units(examples, lengths)
-  most = max([2, *(len(u.choices) for u in units)])
-  free: dict[bytes, _Unit] = {}
-  if unconditional is not None:
-    free = _free_units(examples, unconditional, most)
-    units += {id(unit): unit for unit in free.values()}.values()
-  batches, place_of = _batches(units, batch_size, lengths)
-  keys = [[c.tobytes() for c in e.choices] for e in examples]
-  places = tuple(
-    tuple(place_of[id(unit), key] for key in own)
-    for unit, own in zip(asked, keys, strict=True)
-  )
-  without = None
-  if unconditional is not None:
-    without = tuple(
-      tuple(place_of[id(free[key]), key] for key in own) for own in keys
-    )
-  return Plan(tuple(examples), tuple(batches), places, without)
-
-
 def rank(
   model: Any,
   params: Any,
@@ -225,6 +126,7 @@ def rank(
   batch_size: int | None = None,
   lengths: Mapping[str, int] | None = None,
   score: str = "sum",
+  file: answer_file.AnswerFile | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Scored]:
   """Scores every choice of every example; results in the order given.
@@ -240,38 +142,101 @@ def rank(
     batch_size: as for `plan`; not with a plan.
     lengths: as for `plan`; not with a plan.
     score: which of `SCORES` the predictions are made by; all are kept.
+    file: keeps the scores of every example as soon as they are there; those
+      that it has are not computed again.
     progress: called with (batches done, batches in all).
 
   Raises:
     UserError: an unknown `score`, or `calibrated` without an unconditional
-      prompt; what `plan` raises; a score that is not a number, naming the
-      example.
+      prompt; what `plan` and `AnswerFile` raise; a score that is not a number,
+      naming the example.
   """
   if not isinstance(examples, Plan):
-    examples = plan(examples, batch_size=batch_size, lengths=lengths)
-  _check_score(score, examples)
-  results, pending = [], collections.deque()
-  for batch in examples.batches:
-    pending.append(
-      choice_log_probs(model, params, batch.inputs_BS, batch.choices_BCT)
-    )
-    if len(pending) > _IN_FLIGHT:
-      results.append(np.asarray(pending.popleft(), np.float64))
+    examples = rank_plan.plan(examples, batch_size=batch_size, lengths=lengths)
+  planned = examples
+  _check_score(score, planned)
+  found = _kept(planned, score, file)
+  # The batches that an example waits for, and the examples that wait for one.
+  missing = {
+    n: planned.batches_of(n) for n, kept in enumerate(found) if kept is None
+  }
+  waiting = collections.defaultdict(list)
+  for number, batches in missing.items():
+    for batch in batches:
+      waiting[batch].append(number)
+  results: dict[int, np.ndarray] = {}
+  total = len(planned.batches)
+  if progress and total and not waiting:
+    progress(total, total)
+  # First those without a question, which are parts of many examples.
+  free = {b for of in planned.unconditional or () for b, _, _ in of}
+  order = sorted(waiting, key=lambda batch: (batch not in free, batch))
+  for batch, scores_BC in _computed(model, params, planned, order):
+    results[batch] = scores_BC
+    for number in waiting[batch]:
+      missing[number].discard(batch)
+      if not missing[number]:
+        found[number] = _read(planned, number, results, score)
+        if file is not None:
+          file.add(number, planned.examples[number], _rows(found[number]))
     if progress:
-      progress(len(results), len(examples.batches))
-  results += [np.asarray(p, np.float64) for p in pending]
-  if progress and examples.batches:
-    progress(len(results), len(examples.batches))
+      progress(total - len(waiting) + len(results), total)
+  if file is not None:
+    file.end(planned.examples)
+  return found
 
-  def read(places):
+
+def _computed(model, params, planned: Plan, numbers: Sequence[int]):
+  """(number of a batch, its scores) in order, some batches in flight."""
+  pending = collections.deque()
+  for number in numbers:
+    batch = planned.batches[number]
+    scores_BC = choice_log_probs(
+      model, params, batch.inputs_BS, batch.choices_BCT
+    )
+    pending.append((number, scores_BC))
+    if len(pending) > _IN_FLIGHT:
+      number, scores_BC = pending.popleft()
+      yield number, np.asarray(scores_BC, np.float64)
+  for number, scores_BC in pending:
+    yield number, np.asarray(scores_BC, np.float64)
+
+
+def _read(planned: Plan, number: int, results, score: str) -> Scored:
+  def at(places):
     return np.array([results[b][row, column] for b, row, column in places])
 
-  without = examples.unconditional or [None] * len(examples.examples)
+  without = planned.unconditional
+  return _scored(
+    planned.examples[number],
+    at(planned.places[number]),
+    None if without is None else at(without[number]),
+    score,
+  )
+
+
+def _kept(planned: Plan, score: str, file) -> list[Scored | None]:
+  """What the file has of each example, unless its choices were others."""
+  found: list[Scored | None] = [None] * len(planned.examples)
+  for number, rows in (file.begin(planned.examples) if file else {}).items():
+    example = planned.examples[number]
+    if [row["tokens"] for row in rows] == list(map(tuple, example.choices)):
+      by_score = {
+        name: tuple(row["scores"][name] for row in rows)
+        for name in rows[0]["scores"]
+      }
+      found[number] = Scored(example, by_score, score, _first(example))
+  return found
+
+
+def _rows(scored: Scored) -> list[dict[str, Any]]:
+  """For each choice its tokens and its scores."""
   return [
-    _scored(example, read(own), None if free is None else read(free), score)
-    for example, own, free in zip(
-      examples.examples, examples.places, without, strict=True
-    )
+    {
+      "tokens": choice.tolist(),
+      "scores": {name: values[i] for name, values in scored.by_score.items()},
+    }
+    for i, choice in enumerate(scored.example.choices)
   ]
 
 
@@ -289,93 +254,6 @@ def _check_score(score: str, planned: Plan):
     )
 
 
-def _units(examples, lengths) -> tuple[list[_Unit], list[_Unit]]:
-  """All units, and the one of each example."""
-  latest: dict[bytes, _Unit] = {}
-  units, of_example = [], []
-  for example in examples:
-    _check(example, lengths)
-    asked = {c.tobytes(): c for c in example.choices}
-    key = example.inputs.tobytes()
-    unit = latest.get(key)
-    if unit is None or len(unit.choices | asked) > MAX_SHARED_CHOICES:
-      unit = latest[key] = _Unit(example.inputs, {})
-      units.append(unit)
-    unit.choices.update(asked)
-    of_example.append(unit)
-  return units, of_example
-
-
-def _free_units(examples, inputs, most: int) -> dict[bytes, _Unit]:
-  """Units that score every distinct choice after the unconditional prompt.
-
-  Choices of like length share a unit; none has more choices than the examples'
-  own units, so that few shapes are new.
-  """
-  distinct = {c.tobytes(): c for e in examples for c in e.choices}
-  ordered = sorted(distinct.items(), key=lambda item: len(item[1]))
-  out = {}
-  for start in range(0, len(ordered), most):
-    part = dict(ordered[start : start + most])
-    out |= dict.fromkeys(part, _Unit(inputs, part))
-  return out
-
-
-def _batches(units, batch_size: int, lengths):
-  """Batches of all units, and (unit's id, choice) -> batch, row, column."""
-  counts = CHOICE_COUNTS(max([2, *(len(u.choices) for u in units)]))
-  # Choices are scored whole, also where they are longer than training targets.
-  longest_choice = max(
-    [lengths["targets"], *(len(c) for u in units for c in u.choices.values())]
-  )
-  shaped = []
-  for unit in units:
-    longest = max(len(c) for c in unit.choices.values())
-    shape = (
-      buckets.fit(len(unit.inputs), buckets.INPUT_SIZES(lengths["inputs"])),
-      buckets.fit(len(unit.choices), counts),
-      buckets.fit(longest, CHOICE_SIZES(longest_choice)),
-    )
-    shaped.append((shape, unit))
-  batches, place_of = [], {}
-  for shape, members in buckets.group(shaped, at_least=batch_size).items():
-    rows = batch_size
-    while rows > 1 and rows * shape[1] * shape[2] > MAX_DECODER_TOKENS:
-      rows //= 2
-    for start in range(0, len(members), rows):
-      part = members[start : start + rows]
-      for row, unit in enumerate(part):
-        for column, key in enumerate(unit.choices):
-          place_of[id(unit), key] = (len(batches), row, column)
-      batches.append(_batch(part, rows, shape))
-  return batches, place_of
-
-
-def _batch(units: Sequence[_Unit], rows: int, shape) -> Batch:
-  length, count, choice_length = shape
-  choices_BCT = np.full((rows, count, choice_length), -1, np.int32)
-  for row, unit in zip(choices_BCT, units, strict=False):
-    for column, tokens in zip(row, unit.choices.values(), strict=False):
-      column[: len(tokens)] = tokens
-  inputs_BS = buckets.pad_inputs([u.inputs for u in units], rows, length)
-  return Batch(inputs_BS, choices_BCT)
-
-
-def _check(example, lengths):
-  name = buckets.example_name(example)
-  if not example.choices:
-    raise UserError(
-      f"{name} has no choices to rank; answer it by generation: leave"
-      " ANSWER_BY out (or None), or --gin.ANSWER_BY=generate for all tasks."
-    )
-  if not 0 <= example.label < len(example.choices):
-    raise UserError(
-      f"{name}: label {example.label} is none of its"
-      f" {len(example.choices)} choices."
-    )
-  buckets.check_input(example, lengths["inputs"])
-
-
 def _scored(example, sums_C, without_C, score: str) -> Scored:
   found = {"sum": sums_C}
   found["mean"] = sums_C / [len(c) for c in example.choices]
@@ -388,7 +266,6 @@ def _scored(example, sums_C, without_C, score: str) -> Scored:
         f" are {[float(s) for s in values_C]}; the parameters or the input are"
         " not finite. Evaluate an earlier checkpoint."
       )
-  keys = [c.tobytes() for c in example.choices]
   return Scored(
     example=example,
     by_score={
@@ -396,5 +273,11 @@ def _scored(example, sums_C, without_C, score: str) -> Scored:
       for name, values_C in found.items()
     },
     score=score,
-    first=tuple(keys.index(key) for key in keys),
+    first=_first(example),
   )
+
+
+def _first(example) -> tuple[int, ...]:
+  """For each choice the first one with its tokens."""
+  keys = [c.tobytes() for c in example.choices]
+  return tuple(keys.index(key) for key in keys)

@@ -1,12 +1,14 @@
 import dataclasses
 import doctest
 import functools
+import json
 
 import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.eval import rank
+from flan_jax.eval import rank, rank_plan
+from flan_jax.eval.answer_file import AnswerFile
 from tests.eval.fakes import CountingModel, example
 from tests.models import kinds
 
@@ -51,7 +53,7 @@ def test_all_scores_come_from_one_pass():
     example([99], [(5, 5, 5), (6,)], label=0),
     example([199], [(6,), (3,)], label=0),
   ]
-  planned = rank.plan(
+  planned = rank_plan.plan(
     examples, batch_size=4, lengths=LENGTHS,
     unconditional=np.array([300, 1], np.int32),
   )
@@ -86,7 +88,7 @@ def test_equals_every_pair_alone(tiny):
   lowest = 0 if model.kind == "decoder_only" else 2
   examples = random_examples(8, lowest=lowest)
   unconditional = np.array([9, 1], np.int32)
-  planned = rank.plan(
+  planned = rank_plan.plan(
     examples, batch_size=4, lengths=LENGTHS, unconditional=unconditional
   )
   scored = rank.rank(model, params, planned)
@@ -159,7 +161,7 @@ def test_ten_datasets_compile_no_more_than_the_buckets():
       choices = [(2 + c, *rng.integers(2, 9, size=dataset % 4)) for c in range(2 + dataset % 3)]
       inputs = rng.integers(2, 60, size=rng.integers(1, 500))
       examples.append(example(inputs, choices, task=f"d{dataset}", index=i))
-  plan = rank.plan(examples, batch_size=8, lengths=LENGTHS)
+  plan = rank_plan.plan(examples, batch_size=8, lengths=LENGTHS)
   rank.rank(model, 0.0, plan)
   assert len(model.encoded_shapes) == len(plan.shapes)
   # Input lengths 64 to 512, choices 2 or 4, choice lengths 4 or 8.
@@ -176,7 +178,7 @@ def test_an_input_is_encoded_once_whatever_shares_it():
     example([5, 6], [(7,), (8,)], index=2),
     example([5], [(7,), (8,)], index=3),
   ]
-  plan = rank.plan(same, batch_size=2, lengths=LENGTHS)
+  plan = rank_plan.plan(same, batch_size=2, lengths=LENGTHS)
   (batch,) = plan.batches
   assert batch.inputs_BS[:, :3].tolist() == [[5, 6, 1], [5, 1, -1]]
   assert batch.choices_BCT[0, :, 0].tolist() == [7, 8, 9]
@@ -188,15 +190,15 @@ def test_many_long_choices_go_in_smaller_batches():
   examples = [
     example([2 + i], [(2 + c,) * 31 for c in range(16)]) for i in range(40)
   ]
-  plan = rank.plan(examples, batch_size=64, lengths=LENGTHS)
+  plan = rank_plan.plan(examples, batch_size=64, lengths=LENGTHS)
   for batch in plan.batches:
-    assert batch.choices_BCT.size <= rank.MAX_DECODER_TOKENS
+    assert batch.choices_BCT.size <= rank_plan.MAX_DECODER_TOKENS
   assert sum((b.inputs_BS[:, 1] > 0).sum() for b in plan.batches) == 40
 
 
 def test_choices_longer_than_targets_are_scored_whole():
   long = [(3,) * 40, (3,) * 40 + (5,)]
-  planned = rank.plan([example([2], long)], batch_size=2, lengths=LENGTHS)
+  planned = rank_plan.plan([example([2], long)], batch_size=2, lengths=LENGTHS)
   (batch,) = planned.batches
   assert sorted((batch.choices_BCT[0] >= 0).sum(-1)) == [41, 42]
 
@@ -212,7 +214,7 @@ def test_choices_longer_than_targets_are_scored_whole():
 )
 def test_what_cannot_be_ranked_is_named(wrong, message):
   with pytest.raises(UserError, match="task 'toy', template 0, row 0.*" + message):
-    rank.plan([wrong], batch_size=2, lengths=LENGTHS)
+    rank_plan.plan([wrong], batch_size=2, lengths=LENGTHS)
 
 
 def test_unknown_score():
@@ -236,3 +238,53 @@ def test_progress_ends_at_the_total_and_nothing_is_fine():
   assert calls[-1][0] == calls[-1][1]
   assert [d for d, _ in calls] == sorted(d for d, _ in calls)
   assert rank.rank(CountingModel(), 0.0, [], batch_size=1, lengths=LENGTHS) == []
+
+
+def test_a_stopped_ranking_goes_on_from_what_was_kept(tmp_path, monkeypatch):
+  model, examples = CountingModel(), random_examples(12)
+
+  def planned(examples):
+    return rank_plan.plan(
+      examples, batch_size=2, lengths=LENGTHS,
+      unconditional=np.array([300, 1], np.int32),
+    )
+
+  def run(examples):
+    file = AnswerFile(
+      tmp_path / "ranked.jsonl", run="one", key=lambda e: {"index": e.index}
+    )
+    return rank.rank(model, 1.0, planned(examples), file=file)
+
+  whole = rank.rank(model, 1.0, planned(examples))
+  batches = len(planned(examples).batches)
+  computed, score = [], rank.choice_log_probs
+
+  def counted(*args):
+    if len(computed) == stop:
+      raise KeyboardInterrupt
+    computed.append(args)
+    return score(*args)
+
+  monkeypatch.setattr(rank, "choice_log_probs", counted)
+  stop = batches - 2
+  with pytest.raises(KeyboardInterrupt):
+    run(examples)
+  kept = (tmp_path / "ranked.partial.jsonl").read_text().count("\n")
+  assert 0 < kept < 12
+  computed, stop = [], None
+  assert run(examples) == whole
+  assert 0 < len(computed) < batches
+  lines = (tmp_path / "ranked.jsonl").read_text().splitlines()
+  assert [json.loads(line)["number"] for line in lines] == list(range(12))
+
+  computed = []
+  assert run(examples) == whole
+  assert computed == []
+  # Of one example the choices were others.
+  changed = dataclasses.replace(
+    examples[5], choices=(np.array([9, 1], np.int32), *examples[5].choices[1:])
+  )
+  changed = [*examples[:5], changed, *examples[6:]]
+  found = run(changed)
+  assert found == rank.rank(model, 1.0, planned(changed))
+  assert [a == b for a, b in zip(found, whole, strict=True)].count(False) == 1
