@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from flan_jax.models import decoding, sampling, stop_strings
@@ -210,7 +211,10 @@ def _ended(state: Rows, numbers, config, text, name):
 
 
 def _empty(model, params, rows: int, length: int, config) -> Rows:
-  """A batch without an input, made on the host."""
+  """A batch without an input, where `_go_on` leaves it.
+
+  A state that lay elsewhere at the first call would compile a second program.
+  """
   cache = jax.eval_shape(
     lambda params: model.start_decoding(
       params,
@@ -221,7 +225,7 @@ def _empty(model, params, rows: int, length: int, config) -> Rows:
   )
   shape = rows, config.max_decode_len
   remembers = config.rules is not None and config.rules.remembers
-  return Rows(
+  state = Rows(
     index_R=np.zeros(rows, np.int32),
     tokens_RT=np.full(shape, -1, np.int32),
     log_probs_RT=np.zeros(shape, np.float32) if config.return_scores else None,
@@ -233,6 +237,10 @@ def _empty(model, params, rows: int, length: int, config) -> Rows:
       np.zeros((rows, model.config.vocab_size), bool) if remembers else None
     ),
   )
+  where = getattr(jax.tree.leaves(params)[0], "sharding", None)
+  if not isinstance(where, NamedSharding):
+    return state
+  return jax.device_put(state, NamedSharding(where.mesh, PartitionSpec()))
 
 
 # The state's buffers become those of the next one: no second cache.

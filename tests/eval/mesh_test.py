@@ -1,0 +1,57 @@
+"""Evaluation on a mesh: as many programs as shapes, as on one device."""
+
+import os
+import subprocess
+import sys
+
+WORKER = """
+import sys
+import jax
+import numpy as np
+from flan_jax.eval import generation
+from flan_jax.training import optimiser
+from flan_jax.training.sharding import Layout, Partition
+from tests.eval.fakes import example
+from tests.training import meshes
+
+model = meshes.MODELS["decoder"]
+examples = [
+  example(2 + np.arange(n) % 60, index=n) for n in (3, 5, 9, 70, 80, 90, 100)
+]
+planned = generation.plan(
+  examples, batch_size=2, lengths={"inputs": 128, "targets": 4}
+)
+compiled = []
+
+def listen(event, *_, **__):
+  if event == "/jax/core/compile/backend_compile_duration":
+    compiled.append(event)
+
+answers = []
+for mesh in ({"fsdp": 4}, {"data": 1}):
+  partition = Partition.of(Layout(mesh), jax.devices()[: mesh.get("fsdp", 1)])
+  params = partition.fresh_state(model, optimiser.adafactor(1e-3), 0).params
+  jax.block_until_ready(params)
+  compiled.clear()
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  made = [
+    generation.generate(model, params, planned, decode=str, end_ids=(1,))
+    for _ in range(2)
+  ]
+  jax.monitoring.unregister_event_duration_listener(listen)
+  assert len(compiled) == len(planned.shapes) == 2, (mesh, len(compiled))
+  answers.append([a.text for a in made[0]])
+assert answers[0] == answers[1], answers
+"""
+
+
+def test_a_length_compiles_one_program_on_a_mesh():
+  env = {
+    **os.environ, "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+  }
+  done = subprocess.run(
+    [sys.executable, "-c", WORKER], env=env, capture_output=True, text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
