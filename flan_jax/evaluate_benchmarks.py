@@ -152,7 +152,7 @@ def answer(
 ) -> Evaluation:
   """Answers one benchmark and writes its page and every answer to `folder`.
 
-  Generated answers are kept as they come: what was stopped goes on.
+  Answers are kept as they come: what was stopped goes on.
   """
   count = len(rows.examples[prompted.SPLIT])
   display.say(
@@ -165,7 +165,7 @@ def answer(
     rows,
     stop_strings=stop_strings,
     predictions=folder / "predictions.jsonl",
-    generated=folder / "generated.jsonl",
+    kept=folder,
     run=f"{record.fingerprint()} {name}",
   )
   report.write_report(
@@ -233,18 +233,13 @@ def write_table(
 
 
 def _cells(s: normalised.Score) -> tuple:
-  def between(pair):
-    if pair is None:
-      return page_text.DASH
-    return " to ".join(map(page_text.score, pair))
-
   return (
     s.name,
     s.tasks,
     f"{s.n:,}",
     page_text.score(s.raw),
-    between(s.raw_interval),
+    page_text.between(s.raw_interval, " to "),
     page_text.score(s.chance),
     page_text.score(s.normalised),
-    between(s.interval),
+    page_text.between(s.interval, " to "),
   )

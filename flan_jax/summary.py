@@ -8,6 +8,7 @@ import jax
 
 from flan_jax.data import remote
 from flan_jax.data.directory import Directory
+from flan_jax.eval import page_text
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.models import quantised
 from flan_jax.training.accounting import CATEGORIES
@@ -135,6 +136,10 @@ def left_out(display: Display, counts: Mapping[str, Mapping[str, int]]):
       display.say(f"training rows left out of {name}: {', '.join(said)}")
 
 
+_COLUMNS = ("task", "metric", "n", "before", "after", "95 %", "median",
+            "range", "best dev")  # fmt: skip
+
+
 def results(display: Display, before: Evaluation | None, after: Evaluation):
   """The held-out table, before and after, in each task's first metric."""
   rows = []
@@ -145,10 +150,12 @@ def results(display: Display, before: Evaluation | None, after: Evaluation):
       (
         task.task,
         name,
+        task.rows,
         old.spread.mean if old else "",
         result.spread.mean,
+        page_text.between(result.interval, "-"),
         result.spread.median,
-        f"{result.spread.min:.1f}-{result.spread.max:.1f}",
+        page_text.between((result.spread.min, result.spread.max), "-"),
         "" if result.best_dev_score is None else result.best_dev_score,
       )
     )
@@ -156,8 +163,10 @@ def results(display: Display, before: Evaluation | None, after: Evaluation):
     (
       "mean of clusters",
       "",
+      sum(task.rows for task in after.tasks.values()),
       before.mean if before is not None else "",
       after.mean,
+      page_text.between(after.interval, "-"),
       "",
       "",
       "",
@@ -166,7 +175,7 @@ def results(display: Display, before: Evaluation | None, after: Evaluation):
   display.say("")
   display.table(
     f"held-out results ({after.split} rows, over templates)",
-    ("task", "metric", "before", "after", "median", "range", "best dev"),
+    _COLUMNS,
     rows,
   )
   display.say("")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from flan_jax.eval import plots
 from flan_jax.eval.changed import Changed, Counts
 from flan_jax.eval.compare import MEAN, Difference
-from flan_jax.eval.page_text import DASH, score
+from flan_jax.eval.page_text import DASH, direction, score
 from flan_jax.page import markup
 from flan_jax.page.markup import readable, table, text
 
@@ -93,7 +93,7 @@ def _plot(primary, means) -> str:
       label(row),
       row.difference,
       row.interval,
-      "var(--up)" if row.difference >= 0 else "var(--down)",
+      f"var(--{direction(row.difference) or 'muted'})",
     )
     for row in (*means, *primary)
   ]
@@ -112,7 +112,7 @@ def _table(rows, counts) -> str:
       f"<td class='text'>{text(row.value)}</td>",
       f"<td>{row.n:,}</td>",
       f"<td>{score(row.a)}</td><td>{score(row.b)}</td>",
-      f"<td class='strong {'up' if row.difference >= 0 else 'down'}'>"
+      f"<td class='strong {direction(row.difference)}'>"
       f"{score(row.difference, sign=True)}</td>",
       f"<td>{score(low, sign=True)} to {score(high, sign=True)}</td>",
       f"<td>{row.p:.4f}</td>",

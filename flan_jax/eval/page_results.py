@@ -2,7 +2,7 @@
 
 from flan_jax.eval import plots
 from flan_jax.eval.evaluation import Evaluation
-from flan_jax.eval.page_text import DASH, score
+from flan_jax.eval.page_text import DASH, between, direction, score
 from flan_jax.eval.protocol import ClusterResult, TaskResult
 from flan_jax.page.markup import readable, table, text
 
@@ -111,7 +111,6 @@ def _task_rows(task: TaskResult, old: TaskResult | None, both: bool):
     cells.append(f"<td class='strong'>{score(s.mean)}</td>")
     if both:
       cells.append(_change(was, s.mean))
-    low, high = r.interval or (None, None)
     best = DASH
     if r.best_dev_score is not None:
       best = (
@@ -119,15 +118,11 @@ def _task_rows(task: TaskResult, old: TaskResult | None, both: bool):
         f"#{r.best_dev_template}</span>"
       )
     cells += [
-      f"<td>{_range(low, high)}</td><td>{score(s.median)}</td>",
-      f"<td>{_range(s.q1, s.q3)}</td><td>{_range(s.min, s.max)}</td>",
+      f"<td>{between(r.interval)}</td><td>{score(s.median)}</td>",
+      f"<td>{between((s.q1, s.q3))}</td><td>{between((s.min, s.max))}</td>",
       f"<td>{best}</td>",
     ]
     yield f"<tr{' class=second' if i else ''}>{''.join(cells)}</tr>"
-
-
-def _range(low, high) -> str:
-  return DASH if low is None else f"{score(low)}{DASH}{score(high)}"
 
 
 def _cluster_row(
@@ -143,7 +138,7 @@ def _cluster_row(
   cells.append(f"<td>{score(cluster.mean)}</td>")
   if both:
     cells.append(_change(old.mean if old else None, cluster.mean))
-  cells.append("<td colspan=4></td>")
+  cells.append(f"<td>{between(cluster.interval)}</td><td colspan=3></td>")
   cells.append(f"<td>{score(cluster.best_dev)}</td>")
   return f"<tr class='cluster'>{''.join(cells)}</tr>"
 
@@ -151,9 +146,10 @@ def _cluster_row(
 def _change(old: float | None, new: float) -> str:
   if old is None:
     return f"<td>{DASH}</td>"
-  shown = score(new - old, sign=True)
-  kind = "" if shown == "0.0" else " up" if new > old else " down"
-  return f"<td class='strong{kind}'>{shown}</td>"
+  change = new - old
+  return (
+    f"<td class='strong {direction(change)}'>{score(change, sign=True)}</td>"
+  )
 
 
 def templates(before: Evaluation | None, after: Evaluation | None) -> str:

@@ -21,6 +21,26 @@ def score(value: float | None, *, sign: bool = False) -> str:
   return shown.replace("-", MINUS)
 
 
+def direction(change: float) -> str:
+  """`up`, `down`, or "" for a change that is shown as 0.0.
+
+  >>> [direction(x) for x in (3.0, -0.1, 0.01)]
+  ['up', 'down', '']
+  """
+  if score(change) == "0.0":
+    return ""
+  return "up" if change > 0 else "down"
+
+
+def between(ends: tuple[float, float] | None, word: str = DASH) -> str:
+  """Two scores, such as an interval's ends; a dash for None.
+
+  >>> [between((3.0, 41.5)), between(None)]
+  ['3.0\u201341.5', '\u2013']
+  """
+  return DASH if ends is None else word.join(map(score, ends))
+
+
 def last(curves: Iterable[Mapping[str, Any]], key: str, *, first=False):
   """The last (or first) finite value of `key` in the log; None without."""
   values = [

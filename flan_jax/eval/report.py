@@ -102,9 +102,9 @@ def _table(before, after) -> list[str]:
   both = before is not None and after is not None
   middle = ["before", "after", "change"] if both else ["mean"]
   header = ["task", "metric", "n", "templates", "chance", "majority", *middle]
-  header += ["median", "quartiles", "min", "max", "best dev"]
+  header += ["95 %", "median", "quartiles", "min", "max", "best dev"]
   rows = []
-  s = page_text.score
+  s, between = page_text.score, page_text.between
   for name, task in shown.tasks.items():
     for metric, r in task.metrics.items():
       old = None
@@ -115,8 +115,8 @@ def _table(before, after) -> list[str]:
       row += [s(old)] * both + [s(r.spread.mean)]
       if both:
         row.append(s(None if old is None else r.spread.mean - old, sign=True))
-      row.append(s(r.spread.median))
-      row.append(f"{s(r.spread.q1)}{page_text.DASH}{s(r.spread.q3)}")
+      row += [between(r.interval), s(r.spread.median)]
+      row.append(between((r.spread.q1, r.spread.q3)))
       row += [s(r.spread.min), s(r.spread.max), s(r.best_dev_score)]
       rows.append(row)
   for name, cluster in shown.clusters.items():
@@ -125,7 +125,8 @@ def _table(before, after) -> list[str]:
     row += [s(old.mean if old else None)] * both + [s(cluster.mean)]
     if both:
       row.append(s(cluster.mean - old.mean if old else None, sign=True))
-    rows.append([*row, "", "", "", "", s(cluster.best_dev)])
+    row += [between(cluster.interval), "", "", "", "", s(cluster.best_dev)]
+    rows.append(row)
   return files_lib.markdown_table(header, rows, text_columns=2)
 
 

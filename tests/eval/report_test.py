@@ -200,8 +200,8 @@ def test_markdown_table(folder):
   columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table}
   assert len(columns) == 1
   assert (
-    "| RTE | accuracy | 1,234 | 2 | 50.0 | 57.1 | 55.0 | 75.0 | +20.0 | 75.0 |"
-    " 72.5\u201377.5 | 70.0 | 80.0 | 80.0 |"
+    "| RTE | accuracy | 1,234 | 2 | 50.0 | 57.1 | 55.0 | 75.0 | +20.0 |"
+    " \u2013 | 75.0 | 72.5\u201377.5 | 70.0 | 80.0 | 80.0 |"
   ) in table
 
 
