@@ -11,8 +11,9 @@ import pytest
 from flan_jax import config, evaluate
 from flan_jax.convert import bases, fingerprint, load, prompts, trees
 from flan_jax.errors import UserError
+from flan_jax.models.prefix import WithPrefix
 from flan_jax.models.soft_prompt import KEY, SoftPrompt
-from flan_jax.training import restore, writers
+from flan_jax.training import record, restore, writers
 from tests.models import kinds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -154,6 +155,30 @@ def test_norms_alone_are_trained_by_a_regex(runs, tmp_path):
     assert same != name.endswith("_norm/scale"), name
 
 
+def test_a_prefix_of_every_layer_is_trained_before_packed_rows(runs, tmp_path):
+  run(
+    [BASE, "gin/adapters/prefix.gin"],
+    tmp_path,
+    INITIAL_CHECKPOINT_PATH=str(runs / "base"),
+    PREFIX_LENGTH=3,
+  )
+  _, manifest = restore.find(tmp_path)
+  params = [n for n in manifest["arrays"] if n.startswith("params/")]
+  assert all(n.startswith("params/prefix/") for n in params)
+  opened, model, _ = evaluate.open_model(str(tmp_path))
+  assert isinstance(model, WithPrefix)
+  assert model.options.length == 3
+  whole = load.load_params(opened, model)
+  started = trees.flatten(model.initial(jax.random.key(0)))
+  trained = trees.flatten(whole.pop("prefix"))
+  assert len(params) == len(trained)
+  for name, array in trained.items():
+    assert not np.array_equal(array, started[name]), name
+  base = trees.flatten(load.load_params(str(runs / "base"), model.base))
+  for name, array in trees.flatten(whole).items():
+    np.testing.assert_array_equal(array, base[name])
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
@@ -224,6 +249,10 @@ def test_two_checkpoints_are_compared(runs, tmp_path):
   assert mean["base_sd"] is None
   assert "tuned: sst2_template_0, seed 0, encoder" in value["nearest_tokens"]
   assert "<h2>Runs</h2>" in page.read_text()
+  began = record.lineage(base["folder"]), record.lineage(tuned["folder"])
+  for name, (run_of, before) in zip(("base", "other"), began, strict=True):
+    assert run_of.began_from == str(runs / name)
+    assert before.began_from is None
   # What is done is not done again.
   log = tmp_path / "sst2_template_0" / "base_0" / "metrics.jsonl"
   before = log.stat().st_mtime_ns

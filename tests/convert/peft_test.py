@@ -222,19 +222,24 @@ def test_a_part_of_the_layers(made, tmp_path):
     pytest.skip("layers of one side")
   config = theirs.LoraConfig(
     r=2, target_modules=["q_proj"], layers_to_transform=[1],
-    init_lora_weights=False,
+    init_lora_weights=False, use_rslora=True,
   )
   model = theirs.get_peft_model(make(kind), config)
   model.save_pretrained(tmp_path / "a")
   opened = peft.PeftSource(tmp_path / "a", base)
   name = r"decoder/layers_(1)/self_attention/query/kernel"
   assert opened.adapter["targets"] == name
+  assert opened.adapter["rank_stabilised"]
   np.testing.assert_allclose(
     our_logits(opened), their_logits(model, kind), atol=1e-5
   )
   peft.write(opened, tmp_path / "b")
   said = json.loads((tmp_path / "b" / peft.CONFIG).read_text())
   assert said["target_modules"] == ["model.layers.1.self_attn.q_proj"]
+  again = loaded(kind, base, tmp_path / "b")
+  np.testing.assert_allclose(
+    their_logits(again, kind), their_logits(model, kind), atol=1e-5
+  )
 
 
 def test_ia3_both_ways_and_merged(made, tmp_path):

@@ -260,8 +260,22 @@ def test_other_things_that_are_refused():
     saved.initial(jax.random.key(0), params, {"encoder": np.ones((4, 16))})
   model, own, _, _ = prompted("encoder_decoder")
   packed, _ = fixtures.packed_pair()
-  with pytest.raises(UserError, match="PACK = False"):
+  with pytest.raises(UserError, match="Set PACK = False"):
     model.hidden(own, packed)
+
+
+def test_packed_rows_of_a_decoder_are_refused_and_never_read():
+  model, own, _, _ = prompted("decoder_only")
+  batch, _ = batches("decoder_only", None)
+  segments = np.array(batch["decoder_segment_ids"])
+  segments[0, 2:] = 2
+  packed = {**batch, "decoder_segment_ids": segments}
+  with pytest.raises(UserError, match="Set PACK = False"):
+    model.hidden(own, packed)
+  # What a compiled program is given nobody can look at before it runs.
+  hidden = np.asarray(jax.jit(model.hidden)(own, packed))
+  assert np.isnan(hidden[0]).all()
+  np.testing.assert_array_equal(hidden[1:], jax.jit(model.hidden)(own, batch)[1:])
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,13 @@ HARDWARE = sorted((ROOT / "gin" / "hardware").glob("*.gin"))
 T5 = EncoderDecoder(T5Config(vocab_size=64, emb_dim=16, num_heads=4))
 
 
-def on_eight_devices(*args, timeout=580):
+def on_eight_devices(*args, module="tests.training.meshes", timeout=580):
   # Nearly all of the time is LLVM's; what is compiled runs once.
   fast = "--xla_backend_optimization_level=0"
   flags = f"--xla_force_host_platform_device_count=8 {fast}"
   env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   done = subprocess.run(
-    [sys.executable, "-m", "tests.training.meshes", *args],
+    [sys.executable, "-m", module, *args],
     cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr[-3000:]

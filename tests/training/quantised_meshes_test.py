@@ -1,0 +1,19 @@
+"""A base in 4 or 8 bits on a mesh: the numbers of one device, in parts."""
+
+import pytest
+
+from tests.training import sharding_test
+
+
+@pytest.mark.slow
+def test_loss_and_gradients_are_those_of_one_device():
+  found = sharding_test.on_eight_devices(
+    module="tests.training.quantised_meshes"
+  )
+  assert len(found) == 3
+  for case, one in found.items():
+    assert one["loss"] < 1e-5, case
+    assert one["gradients"] < 1e-5, case
+    assert one["codes"] == 0.0, case
+    # Every device has a part of its own.
+    assert one["parts"] == 8, case
