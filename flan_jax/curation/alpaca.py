@@ -187,16 +187,13 @@ def ask(
   seeds: Sequence[Seed],
   options: Alpaca,
   seed: int,
-  takes_extra: bool,
 ) -> Asked:
   """The request of that number: all that it shows are seeds."""
   del admitted
   draws = random.Random(f"{seed} {number}")
   shown = draws.sample(list(seeds), options.in_context)
   decoding = dataclasses.replace(options.decoding, stop=options.stop)
-  request = decoding.request(
-    prompt_of(shown, options), number, takes_extra=takes_extra
-  )
+  request = decoding.request(prompt_of(shown, options), number)
   return Asked(request, tuple(s.id for s in shown))
 
 
@@ -253,7 +250,6 @@ def alpaca(
         seeds=seeds,
         options=options,
         seed=growth.seed,
-        takes_extra=run.asker.takes_extra,
       ),
       functools.partial(read, options=options),
       asker=run.asker,

@@ -135,7 +135,6 @@ class Score:
         self.decoding.request(
           templates.evaluation_prompt(instruction, example.input),
           draw if self.decoding.temperature else 0,
-          takes_extra=asker.takes_extra,
         )
         for instruction, example, draw in tried
       ]

@@ -138,9 +138,7 @@ def propose(
         "{suffix}", after
       )
     requests += [
-      decoding.request(
-        text, number * search.prompts + k, takes_extra=asker.takes_extra
-      )
+      decoding.request(text, number * search.prompts + k)
       for k in range(search.prompts)
     ]
   replies = asker.ask(requests)
@@ -314,7 +312,6 @@ def search(
       options.decoding.request(
         templates.variation_prompt(parent),
         number * options.variants + k % options.variants,
-        takes_extra=proposer.takes_extra,
       )
       for k, parent in enumerate(parents)
     ]

@@ -37,9 +37,7 @@ class Decoding:
     temperature: 0 takes the likeliest token at each step, and reads no top_p.
     top_p: as in `Request`; None: all tokens.
     stop: texts that end an answer.
-    presence_penalty, frequency_penalty: sent where they are not 0 and the
-      generator is an endpoint; a checkpoint has none.
-    extra: further fields of an endpoint's JSON, such as `logit_bias`.
+    presence_penalty, frequency_penalty, extra: as in `Request`.
   """
 
   max_tokens: int
@@ -50,20 +48,8 @@ class Decoding:
   frequency_penalty: float = 0.0
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def request(
-    self,
-    prompt: str,
-    draw: int = 0,
-    *,
-    takes_extra: bool = False,
-    system: str = "",
-  ) -> Request:
+  def request(self, prompt: str, draw: int = 0, *, system: str = "") -> Request:
     """A request with these options."""
-    extra = dict(self.extra)
-    if takes_extra:
-      for name in ("presence_penalty", "frequency_penalty"):
-        if getattr(self, name):
-          extra[name] = getattr(self, name)
     return Request(
       prompt,
       system,
@@ -72,7 +58,9 @@ class Decoding:
       top_p=self.top_p if self.temperature else None,
       stop=tuple(dict.fromkeys(self.stop)),
       draw=draw,
-      extra=extra,
+      presence_penalty=self.presence_penalty,
+      frequency_penalty=self.frequency_penalty,
+      extra=self.extra,
     )
 
 

@@ -28,6 +28,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import buckets, rank
 from flan_jax.models import decoding, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
+from flan_jax.models.rule_adapter import Rules
 from flan_jax.training import checks
 
 
@@ -122,15 +123,16 @@ class Checkpoint:
     """See `Generator.generate`.
 
     Raises:
-      UserError: a request with `extra`, which only endpoints read; logits that
-        are not finite.
+      UserError: a request with `extra` or a frequency penalty, which only
+        endpoints read; logits that are not finite.
     """
     for request in requests:
-      if request.extra:
-        raise UserError(
-          f"Request: extra = {dict(request.extra)!r} has no effect on a"
-          " checkpoint, which has no further options. Leave it out."
-        )
+      for name in ("extra", "frequency_penalty"):
+        if getattr(request, name):
+          raise UserError(
+            f"Request: {name} = {getattr(request, name)!r} has no effect on a"
+            " checkpoint. Leave it out, or use an endpoint."
+          )
     identity = self.identity
     keys = [r.key(identity) for r in requests]
     replies, left = pending(requests, keys, journal)
@@ -199,7 +201,10 @@ class Checkpoint:
     groups: dict[Any, list[int]] = {}
     for number in numbers:
       r = requests[number]
-      options = (r.max_tokens, r.temperature, r.top_p, r.stop, r.score)
+      options = (
+        r.max_tokens, r.temperature, r.top_p, r.stop, r.score,
+        r.presence_penalty,
+      )  # fmt: skip
       weighed = len(_weighed(r))
       groups.setdefault((None if weighed else options, weighed), []).append(
         number
@@ -227,6 +232,7 @@ class Checkpoint:
       end_ids=loaded.end_ids,
       stop_strings=first.stop,
       return_scores=first.score,
+      rules=_rules(first.presence_penalty),
     )
     inputs_BS = self._padded(inputs)
     seeds_B = None
@@ -305,6 +311,20 @@ class Checkpoint:
 def _weighed(request: Request) -> tuple[str, ...]:
   """The texts whose log-probabilities are wanted."""
   return request.choices or ((request.target,) if request.target else ())
+
+
+def _rules(presence_penalty: float) -> Rules | None:
+  """The penalty as a rule on what the answer has said."""
+  if not presence_penalty:
+    return None
+  return Rules(
+    end_score=0.0,
+    end_length=1,
+    end_stays=False,
+    token_scores=(),
+    repeat_score=-presence_penalty,
+    repeat_prompt=False,
+  )
 
 
 def _seed(request: Request, tokens: Sequence[int]) -> int:

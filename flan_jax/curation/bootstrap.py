@@ -91,7 +91,6 @@ def ask(
   options: Bootstrap,
   wording: Wording,
   seed: int,
-  takes_extra: bool,
 ) -> Asked:
   """The request of that number.
 
@@ -110,7 +109,7 @@ def ask(
   prompt = wording_lib.instruction_prompt(
     [text for _, text in shown], wording, classification=options.classification
   )
-  request = options.decoding.request(prompt, number, takes_extra=takes_extra)
+  request = options.decoding.request(prompt, number)
   return Asked(request, tuple(id for id, _ in shown))
 
 

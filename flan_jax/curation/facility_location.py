@@ -19,6 +19,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from flan_jax.curation import k_center
+
 _ROWS_AT_ONCE = 4096
 _LOOKED_AT = 64
 # Sums whose difference is below this, for each row, are equal: float32 cosines
@@ -108,7 +110,8 @@ def pick(
     open_N[row] = False
     for start in range(0, N, _ROWS_AT_ONCE):
       part = slice(start, start + _ROWS_AT_ONCE)
-      np.maximum(best_N[part], 1 + x_ND[part] @ x_ND[row], out=best_N[part])
+      cosines_N1 = k_center.products(x_ND[part], x_ND[row, None])
+      np.maximum(best_N[part], 1 + cosines_N1[:, 0], out=best_N[part])
     fresh_N[:] = False
     if costs_N is not None:
       left -= costs_N[row]

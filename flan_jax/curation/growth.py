@@ -98,6 +98,16 @@ class Piece:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Candidate:
+  """A piece, the number of its request, its place in the reply, what it saw."""
+
+  request: int
+  place: int
+  shown: tuple[str, ...]
+  piece: Piece
+
+
+@dataclasses.dataclass(frozen=True)
 class Admitted:
   """An instruction that joined the pool.
 
@@ -192,14 +202,13 @@ def grow(
       count = min(count, options.most_requests - requests)
     asked = [ask(requests + k, admitted) for k in range(count)]
     replies = asker.ask([a.request for a in asked], shrink=shrink)
-    before, scores, candidates = len(admitted), [], 0
-    for k, reply in enumerate(replies):
-      number = requests + k
-      pieces = _pieces(reply, read)
-      candidates += len(pieces)
-      scores += _decide(
-        pieces, number, asked[k], options, pool, admitted, decisions, method
-      )
+    found = [
+      _Candidate(requests + k, place, asked[k].shown, piece)
+      for k, reply in enumerate(replies)
+      for place, piece in enumerate(_pieces(reply, read))
+    ]
+    before = len(admitted)
+    scores = _decide(found, options, pool, admitted, decisions, method)
     requests += count
     decisions.flush()
     recent.append(scores)
@@ -207,7 +216,7 @@ def grow(
     rounds.append(
       {
         "requests": requests,
-        "candidates": candidates,
+        "candidates": len(found),
         "admitted": len(admitted) - before,
         "similarity": _mean(scores),
       }
@@ -235,39 +244,48 @@ def _pieces(reply: Reply, read) -> list[Piece]:
 
 
 def _decide(
-  pieces, number, asked, options, pool, admitted, decisions, method
+  found: Sequence[_Candidate], options, pool, admitted, decisions, method
 ) -> list[float]:
-  """Decides on the candidates of a reply; similarities of those compared."""
+  """Decides on the candidates of a round; similarities of those compared."""
+  reasons = [
+    c.piece.reason or options.rules.reason(c.piece.row["instruction"])
+    for c in found
+  ]
+  # Each is compared with those before it too.
+  verdicts = iter(
+    pool.admit(
+      [
+        c.piece.row["instruction"]
+        for c, reason in zip(found, reasons, strict=True)
+        if reason is None
+      ]
+    )
+  )
   scores = []
-  for place, piece in enumerate(pieces):
-    row, reason = piece.row, piece.reason
+  for c, reason in zip(found, reasons, strict=True):
+    id = f"{method}_request_{c.request}_{c.place}"
+    more: dict[str, Any] = {"request": c.request}
     if reason is None:
-      reason = options.rules.reason(row["instruction"])
-    more: dict[str, Any] = {"request": number}
-    id = f"{method}_request_{number}_{place}"
-    verdict = None
-    if reason is None:
-      # One after another: a candidate is compared with those before it too.
-      (verdict,) = pool.admit([row["instruction"]])
-      texts = pool.texts
-      more["nearest"] = [[texts[j], round(s, 4)] for j, s in verdict.nearest]
-      more["mean_similarity"] = round(verdict.mean, 4)
+      verdict = next(verdicts)
+      nearest = tuple((pool[j], round(s, 4)) for j, s in verdict.nearest)
+      mean = round(verdict.mean, 4)
+      more |= {"nearest": nearest, "mean_similarity": mean}
       scores.append(verdict.score or 0.0)
-      if not verdict.novel:
-        reason = NEAR
-    if reason is None:
-      id = f"{method}_{len(admitted) + 1:06d}"
-      admitted.append(
-        Admitted(
-          id=id,
-          row=row,
-          request=number,
-          seeds=asked.shown,
-          nearest=tuple((t, s) for t, s in more["nearest"]),
-          mean_similarity=more["mean_similarity"],
+      if verdict.novel:
+        id = f"{method}_{len(admitted) + 1:06d}"
+        admitted.append(
+          Admitted(
+            id=id,
+            row=c.piece.row,
+            request=c.request,
+            seeds=c.shown,
+            nearest=nearest,
+            mean_similarity=mean,
+          )
         )
-      )
-    decisions.write(STAGE, id, row, reason=reason, **more)
+      else:
+        reason = NEAR
+    decisions.write(STAGE, id, c.piece.row, reason=reason, **more)
   return scores
 
 

@@ -114,8 +114,7 @@ def classify(
     replies = asker.ask(
       [
         decoding.request(
-          wording_lib.classification_prompt(a.instruction, shown, wording),
-          takes_extra=asker.takes_extra,
+          wording_lib.classification_prompt(a.instruction, shown, wording)
         )
         for a in batch
       ]
@@ -176,7 +175,7 @@ def make(
         prompt = wording_lib.instance_prompt(
           a.instruction, prompts[labels], wording, output_first=labels
         )
-        requests.append(decoding.request(prompt, takes_extra=asker.takes_extra))
+        requests.append(decoding.request(prompt))
     for a, reply in zip(several, asker.ask(requests), strict=True):
       out += [
         (a, given, output)

@@ -67,6 +67,21 @@ def squares(
   return out
 
 
+def products(
+  x_ND: Float[np.ndarray, "N D"], centres_KD: Float[np.ndarray, "K D"]
+) -> Float[np.ndarray, "N K"]:
+  """Inner products of all rows with all centres.
+
+  >>> products(np.eye(2), np.array([[3.0, 4.0]])).tolist()
+  [[3.0], [4.0]]
+  """
+  if len(centres_KD) == 1:
+    # Threads of a matrix library wait for one another many times as long as
+    # one product takes, where other work runs beside them.
+    return np.einsum("nd,d->n", x_ND, centres_KD[0])[:, None]
+  return x_ND @ centres_KD.T
+
+
 def pick(
   x_ND: Float[np.ndarray, "N D"],
   count: int | None = None,
@@ -244,7 +259,7 @@ class _Search:
       reach = self._error * self._largest * np.sqrt(norms_K.max())
       for begin in range(0, len(rows), _ROWS_AT_ONCE):
         part = rows[begin : begin + _ROWS_AT_ONCE]
-        products_NK = (self._x[part] @ centres_KD.T).astype(np.float64)
+        products_NK = products(self._x[part], centres_KD).astype(np.float64)
         near_N = (norms_K - 2 * products_NK).min(axis=1) + self._norms[part]
         upper_N = self._upper[part]
         closer = near_N - reach < upper_N

@@ -96,10 +96,9 @@ class Pool:
   def __len__(self) -> int:
     return len(self._texts)
 
-  @property
-  def texts(self) -> tuple[str, ...]:
-    """Of the pool, in the order of their positions."""
-    return tuple(self._texts)
+  def __getitem__(self, position: int) -> str:
+    """The text at a position."""
+    return self._texts[position]
 
   def admit(self, texts: Iterable[str], *, nearest: int = 10) -> list[Verdict]:
     """Adds each text that is novel; a later one is compared with it too.

@@ -245,7 +245,7 @@ def _map(figures) -> str:
   series = [
     (label, [tuple(p) for p in points[label]], colour)
     for label, colour in (
-      ("dropped", "var(--muted)"),
+      ("dropped", "var(--before)"),
       (KEPT, "var(--after)"),
     )
     if points.get(label)

@@ -86,7 +86,6 @@ def self_instruct(
         options=bootstrap,
         wording=wording,
         seed=growth.seed,
-        takes_extra=run.asker.takes_extra,
       ),
       functools.partial(bootstrap_lib.read, faithful=bootstrap.faithful),
       asker=run.asker,

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from flan_jax.endpoint.journal import Journal
 from flan_jax.errors import UserError
 
+PENALTIES = ("presence_penalty", "frequency_penalty")
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -38,7 +40,10 @@ class Request:
       of an answer: the reply's `score`, over `completion_tokens` tokens. Only
       a checkpoint gives it.
     score: whether the answer's log-probability is wanted too.
-    extra: further fields of an endpoint's JSON, such as `presence_penalty`.
+    presence_penalty: taken from the logits of each token that the answer has
+      already, from -2 to 2.
+    frequency_penalty: the same, times how often it has it; endpoints alone.
+    extra: further fields of an endpoint's JSON, such as `logit_bias`.
 
   Raises:
     UserError: a value that is out of range or an option without effect.
@@ -55,6 +60,8 @@ class Request:
   choices: tuple[str, ...] = ()
   target: str = ""
   score: bool = False
+  presence_penalty: float = 0.0
+  frequency_penalty: float = 0.0
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -82,14 +89,23 @@ class Request:
             f"Request: {name} = {getattr(self, name)!r} has no effect with"
             " temperature 0, which draws nothing. Leave it out."
           )
+    for name in PENALTIES:
+      if not -2 <= getattr(self, name) <= 2:
+        raise UserError(
+          f"Request: {name} = {getattr(self, name)!r}: it is from -2 to 2."
+        )
     if self.choices and len(set(self.choices)) < 2:
       raise UserError(f"Request: choices = {self.choices!r}: give two or more.")
-    if self.choices and (self.stop or self.score):
-      raise UserError("Request: stop and score have no effect with choices.")
-    if self.target and (self.stop or self.score or self.choices):
-      raise UserError(
-        "Request: stop, score and choices have no effect with a target."
-      )
+    if self.choices and self.target:
+      raise UserError("Request: choices have no effect with a target.")
+    if self.choices or self.target:
+      for name in ("stop", "score", *PENALTIES):
+        if getattr(self, name):
+          raise UserError(
+            f"Request: {name} = {getattr(self, name)!r} has no effect with"
+            f" {'choices' if self.choices else 'a target'}, since nothing is"
+            " written. Leave it out."
+          )
 
   def key(self, generator: Mapping[str, Any]) -> str:
     """The hash of all that the answer depends on: 64 hex digits.

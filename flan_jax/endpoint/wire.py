@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax.endpoint.budget import Prices
-from flan_jax.endpoint.request import Reply, Request
+from flan_jax.endpoint.request import PENALTIES, Reply, Request
 from flan_jax.errors import UserError
 
 APIS = {"chat": "/chat/completions", "completions": "/completions"}
@@ -62,6 +62,9 @@ def body(
     out["stop"] = list(request.stop)
   if request.seed is not None:
     out["seed"] = request.seed
+  for name in PENALTIES:
+    if getattr(request, name):
+      out[name] = getattr(request, name)
   if request.choices or request.score:
     count = TOP_LOG_PROBS[api] if request.choices else 0
     if api == "chat":

@@ -145,11 +145,41 @@ def test_a_stop_string_cuts(checkpoint, tmp_path):
   assert cut.complete
 
 
+def test_a_presence_penalty_is_taken_from_what_was_said(checkpoint, tmp_path):
+  """Each token is the likeliest one by the model's scores less the penalty."""
+  request = Request("Go on.", max_tokens=12, presence_penalty=2.0)
+  made = backend(checkpoint, batch_size=1)
+  (reply,) = ask(made, tmp_path / "a.jsonl", [request])
+  loaded = made._loaded
+  inputs_BS = np.array(made._tokenised([request], [0]), np.int32)
+  logits_BV, cache = loaded.model.start_decoding(loaded.params, inputs_BS, 12)
+  said, replaced = [], 0
+  for index in range(12):
+    scores_V = np.array(logits_BV[0], np.float64)
+    best = int(np.argmax(scores_V))
+    scores_V[sorted(set(said))] -= 2.0
+    token = int(np.argmax(scores_V))
+    replaced += token != best
+    if token in loaded.end_ids:
+      break
+    said.append(token)
+    logits_BV, cache = loaded.model.decode_step(
+      loaded.params, np.array([token]), cache, index
+    )
+  assert replaced
+  assert reply.text == loaded.vocabulary.decode(said)
+
+
 def test_what_is_refused(checkpoint, tmp_path):
   with pytest.raises(UserError, match="extra = .* has no effect on a check"):
     ask(
       backend(checkpoint), tmp_path / "j.jsonl",
       [Request("a", extra={"best_of": 2})],
+    )
+  with pytest.raises(UserError, match="frequency_penalty = 0.5 has no effect"):
+    ask(
+      backend(checkpoint), tmp_path / "j.jsonl",
+      [Request("a", frequency_penalty=0.5)],
     )
   with pytest.raises(UserError, match="BATCH_SIZE is 0"):
     backend(checkpoint, batch_size=0)

@@ -1,5 +1,6 @@
 """An OpenAI-compatible endpoint on loopback that misbehaves when asked to."""
 
+import collections
 import contextlib
 import dataclasses
 import http.server
@@ -53,6 +54,7 @@ class Server:
     self.asked: list[tuple[str, dict, dict]] = []
     self.looked = 0
     self._lock = threading.Lock()
+    self._times: collections.Counter[str] = collections.Counter()
     outer = self
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -99,7 +101,8 @@ class Server:
     chat = handler.path.endswith("/chat/completions")
     prompt = body["messages"][-1]["content"] if chat else body["prompt"]
     with self._lock:
-      times = self.prompts.count(prompt)
+      times = self._times[prompt]
+      self._times[prompt] += 1
       self.asked.append((prompt, body, dict(handler.headers)))
     act = self.behave(prompt, times)
     if act is None:

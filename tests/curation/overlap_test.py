@@ -117,7 +117,7 @@ def test_admits_as_the_definition_does(
     got = []
     for start in range(known, len(texts), batch):
       got += pool.admit(texts[start : start + batch], nearest=nearest)
-    assert pool.texts == tuple(texts[i] for i in kept)
+    assert [pool[j] for j in range(len(pool))] == [texts[i] for i in kept]
     for verdict, (novel, best, mean) in zip(got, expected, strict=True):
       assert verdict.novel == novel
       if nearest:

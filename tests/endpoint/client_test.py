@@ -48,7 +48,8 @@ def test_chat_and_completions(tmp_path):
   with serving(lambda p, n: Say(f"<{p}>", top=(("a", -1.0),))) as server:
     request = Request(
       "Hi", system="Be kind.", max_tokens=7, temperature=0.5, top_p=0.9,
-      stop=("\n",), seed=3, score=True, extra={"presence_penalty": 2},
+      stop=("\n",), seed=3, score=True, presence_penalty=1.5,
+      extra={"min_p": 0.1},
     )
     (chat,) = ask(server, tmp_path, requests=[request])
     (plain,) = ask(server, tmp_path, requests=[request], api="completions")
@@ -59,7 +60,8 @@ def test_chat_and_completions(tmp_path):
   (_, sent, _), (_, sent_plain, _) = server.asked
   assert sent == {
     "model": "m", "temperature": 0.5, "max_tokens": 7, "top_p": 0.9,
-    "stop": ["\n"], "seed": 3, "logprobs": True, "presence_penalty": 2,
+    "stop": ["\n"], "seed": 3, "logprobs": True,
+    "presence_penalty": 1.5, "min_p": 0.1,
     "messages": [
       {"role": "system", "content": "Be kind."},
       {"role": "user", "content": "Hi"},
@@ -391,6 +393,24 @@ def test_what_is_refused(options, message):
 def test_a_budget_of_zero():
   with pytest.raises(UserError, match="BUDGET_TOKENS is 0: nothing could be"):
     Budget(tokens=0)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"presence_penalty": 3.0}, "presence_penalty = 3.0: it is from -2 to 2"),
+    ({"frequency_penalty": float("nan")}, "frequency_penalty = nan: it is"),
+    (
+      {"presence_penalty": 1.0, "target": "b"},
+      "presence_penalty = 1.0 has no effect with a target",
+    ),
+    ({"stop": ("a",), "choices": ("b", "c")}, "stop = .* with choices"),
+    ({"target": "b", "choices": ("b", "c")}, "no effect with a target"),
+  ],
+)
+def test_requests_that_are_refused(options, message):
+  with pytest.raises(UserError, match=message):
+    Request("a", **options)
 
 
 def test_extra_fields_that_clash(tmp_path):
