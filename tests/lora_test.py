@@ -63,6 +63,15 @@ def runs(sample_cache, tmp_path_factory):
   return folder
 
 
+@pytest.mark.parametrize(
+  "path", sorted((ROOT / "gin" / "adapters").glob("*.gin")),
+  ids=lambda path: path.stem,
+)  # fmt: skip
+def test_adapters_go_on_top_of_a_training_file(path):
+  loaded = config.load([FILES[0], str(path)], search_paths=[str(ROOT)])
+  assert loaded.value("ADAPTER") is not None
+
+
 def opened(path):
   source, model, _ = evaluate.open_model(str(path))
   return model, load.load_params(source, model)

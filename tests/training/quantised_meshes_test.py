@@ -10,10 +10,10 @@ def test_loss_and_gradients_are_those_of_one_device():
   found = sharding_test.on_eight_devices(
     module="tests.training.quantised_meshes"
   )
-  assert len(found) == 3
-  for case, one in found.items():
-    assert one["loss"] < 1e-5, case
-    assert one["gradients"] < 1e-5, case
-    assert one["codes"] == 0.0, case
+  assert set(found) == {"nf4", "int8"}
+  for kind, one in found.items():
+    assert one["loss"] < 1e-5, kind
+    assert one["gradients"] < 1e-5, kind
+    assert one["codes"] == 0.0, kind
     # Every device has a part of its own.
-    assert one["parts"] == 8, case
+    assert one["parts"] == 8, kind
