@@ -31,6 +31,8 @@ class CollectionTask(abc.ABC):
     templates: its prompts; their positions are their numbers.
     references: whether several answers are accepted; None or a name.
     splits: ours in terms of the source's.
+    prompts_choose_rows: whether a prompt may apply to some rows alone; else
+      every prompt is evaluated on the same ones.
     split: what decides which rows are held out; "" where the source has splits
       of its own.
   """
@@ -44,6 +46,7 @@ class CollectionTask(abc.ABC):
   templates: tuple
   references: str | None = None
   splits: spec.Splits
+  prompts_choose_rows: bool = False
   split: str = ""
 
   @abc.abstractmethod

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import inspect
 import itertools
+import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -80,6 +81,8 @@ class PromptSet(CollectionTask):
   kind = "classification"
   metrics = ("accuracy",)
   references = None
+  # COPA's ask for a cause or for an effect.
+  prompts_choose_rows = True
 
   @property
   def name(self) -> str:
@@ -204,12 +207,14 @@ class PromptSet(CollectionTask):
   ) -> list[EvalExample]:
     """Rows under the prompts that are ranked, with T0's choices.
 
-    A row is used if it is under every prompt; one without a label is under
-    none. What a prompt draws, it draws from the row's number.
+    A row is under the prompts that apply to it, as in T0's released tasks; one
+    without a label is under none. `max_examples` counts each prompt's rows.
+    What a prompt draws, it draws from the row's number.
 
     Raises:
-      UserError: exemplars are asked for, no prompt is ranked, a prompt does
-        not apply to a row that others apply to, or its target is no choice.
+      UserError: exemplars are asked for, no prompt is ranked, one cannot be
+        filled from a row that others are filled from, or its target is no
+        choice.
     """
     if shots:
       raise UserError(f"{self.name}: T0's prompts have no few-shot form.")
@@ -218,21 +223,24 @@ class PromptSet(CollectionTask):
         f"{self.name}: none of its prompts in the mixture has choices to rank."
       )
     drawn = []
+    left = dict.fromkeys(templates, max_examples or math.inf)
     for index, row in self.rows(split):
-      rendered = self._under_all(index, row, templates)
-      if rendered:
-        pairs = zip(templates, rendered, strict=True)
-        drawn += [(index, number, r) for number, r in pairs]
-      if len(drawn) == (max_examples or -1) * len(templates):
+      wanted = [number for number in templates if left[number]]
+      if not wanted:
         break
+      for number, rendered in self._under(index, row, wanted):
+        left[number] -= 1
+        drawn.append((index, number, rendered))
     return _examples(self.name, drawn, vocabulary, lengths, wrapper)
 
-  def _under_all(self, index, row, templates):
-    """The row under each prompt; () where none applies."""
+  def _under(self, index, row, templates):
+    """(number, the row under that prompt) of the prompts that apply."""
     found, said = [], None
     for number in templates if row is not None else ():
       try:
         rendered = self.compiled(number).render(row, index)
+      except p3_render.NotAppliedError:
+        continue
       except RowError as e:
         said = e
         continue
@@ -241,7 +249,7 @@ class PromptSet(CollectionTask):
           f"{self.templates[number].where}: in row {index} the target"
           f" {rendered.targets!r} is none of {list(rendered.choices)}."
         )
-      found.append(rendered)
+      found.append((number, rendered))
     if found and said:
       raise PromptError(f"{said}, in row {index}; other prompts apply to it.")
     return found

@@ -1,7 +1,9 @@
 """Answers: what a model said to every example, in the form metrics take."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from flan_jax.errors import UserError
 from flan_jax.eval.metric import Metric
@@ -48,17 +50,21 @@ class Answer:
     return any(said == reference.strip() for reference in self.references)
 
 
+# Template -> its answers, by row.
+ByTemplate = Mapping[int, Sequence[Answer]]
+
+
 def by_template(
   task: str, answers: Iterable[Answer]
 ) -> dict[int, list[Answer]]:
-  """Answers of each template, by row; every template has the same rows.
+  """Answers of each template, by row.
 
   Args:
     task: named in messages.
     answers: in any order.
 
   Raises:
-    UserError: a row is answered twice, or the templates' rows differ.
+    UserError: a row is answered twice under a template.
   """
   out: dict[int, list[Answer]] = {}
   for answer in sorted(answers, key=lambda a: (a.template, a.index)):
@@ -69,14 +75,43 @@ def by_template(
         f" {answer.template}; keep one answer."
       )
     part.append(answer)
-  rows = {tuple(a.index for a in part) for part in out.values()}
+  return out
+
+
+def check_rows(task: str, by_template: ByTemplate) -> None:
+  """Refuses templates that do not answer the same rows.
+
+  Raises:
+    UserError: they do not.
+  """
+  rows = {tuple(a.index for a in part) for part in by_template.values()}
   if len(rows) > 1:
-    counts = {t: len(part) for t, part in out.items()}
+    counts = {t: len(part) for t, part in by_template.items()}
     raise UserError(
       f"task {task!r}: its templates answer different rows (rows by template:"
       f" {counts}); evaluate all templates on the same rows."
     )
-  return out
+
+
+def row_numbers(by_template: ByTemplate) -> list[int]:
+  """Every row that some template answers, in order."""
+  return sorted({a.index for part in by_template.values() for a in part})
+
+
+def places(by_template: ByTemplate) -> dict[int, slice | np.ndarray]:
+  """Where each template's rows are among `row_numbers`.
+
+  >>> one, two = (Answer(i, 0, 1, 1, ("a", "b"), "", ()) for i in (3, 7))
+  >>> places({0: [one, two], 4: [two]})
+  {0: slice(None, None, None), 4: array([1])}
+  """
+  place = {row: n for n, row in enumerate(row_numbers(by_template))}
+  return {
+    template: slice(None)
+    if len(part) == len(place)
+    else np.array([place[a.index] for a in part])
+    for template, part in by_template.items()
+  }
 
 
 def pairs(metric: Metric, rows: Sequence[Answer]) -> tuple[list, list]:

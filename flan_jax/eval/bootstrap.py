@@ -13,7 +13,7 @@ Dimension key: R rows, T templates, U units, X samples.
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -57,15 +57,35 @@ def weights(
 
 
 def weighted_templates(
-  metric: Metric, by_template: Mapping[int, Sequence[answers_lib.Answer]]
+  metric: Metric, by_template: answers_lib.ByTemplate
 ) -> tuple[dict[int, Weighted], np.ndarray]:
-  """For each template the function of weights, and each row's unit."""
-  out, unit_R = {}, np.zeros(0, int)
+  """For each template the function of weights, and each row's unit.
+
+  Weights are of all rows, of which a template may have a part. Where a sample
+  has none of these, the template's value is that of all of them.
+  """
+  out, reference_of = {}, {}
+  places = answers_lib.places(by_template)
   for template, rows in by_template.items():
     predictions, references = answers_lib.pairs(metric, rows)
-    out[template] = metric.weighted(predictions, references)
-    unit_R = metric.units(references)
-  return out, unit_R
+    weighted = metric.weighted(predictions, references)
+    out[template] = _of_part(weighted, places[template])
+    for row, reference in zip(rows, references, strict=True):
+      reference_of.setdefault(row.index, reference)
+  rows = answers_lib.row_numbers(by_template)
+  return out, metric.units([reference_of[row] for row in rows])
+
+
+def _of_part(weighted: Weighted, place: slice | np.ndarray) -> Weighted:
+  if isinstance(place, slice):
+    return weighted
+
+  def values(weights_XR):
+    own_XR = weights_XR[:, place]
+    own_XR[own_XR.sum(axis=-1) == 0] = 1.0
+    return weighted(own_XR)
+
+  return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +105,7 @@ class Draws:
 
 def draws(
   metric: Metric,
-  by_template: Mapping[int, Sequence[answers_lib.Answer]],
+  by_template: answers_lib.ByTemplate,
   name: str,
   samples: int = SAMPLES,
 ) -> Draws:

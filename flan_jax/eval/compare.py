@@ -219,7 +219,7 @@ def _differences(task, metric, sides, is_first, samples, permutations):
   for side in sides:
     made, unit_R = bootstrap.weighted_templates(metric, side)
     functions.append(list(made.values()))
-  count = len(next(iter(sides[0].values())))
+  count = len(unit_R)
   ones = np.ones((1, count))
   whole = [_template_means(f, ones) for f in functions]
   drawn: dict[str, list[np.ndarray]] = {}
@@ -251,8 +251,8 @@ def _differences(task, metric, sides, is_first, samples, permutations):
     )
 
 
-def _template_means(functions, weights_XR) -> dict[str, np.ndarray]:
-  columns = [function(weights_XR) for function in functions]
+def _template_means(functions, *weights) -> dict[str, np.ndarray]:
+  columns = [function(*weights) for function in functions]
   return {v: np.mean([c[v] for c in columns], axis=0) for v in columns[0]}
 
 
@@ -263,8 +263,8 @@ def _p_values(
     return {"accuracy": mcnemar(*(_right(side) for side in sides))}, "mcnemar"
   # Rows of both runs side by side: weights choose for each unit whose answer
   # is the first run's in this permutation.
-  functions = []
-  for template in sides[0]:
+  functions, places = [], answers_lib.places(sides[0])
+  for template, place in places.items():
     pairs = [answers_lib.pairs(metric, side[template]) for side in sides]
     if metric.takes == "groups":
       # A group of one run is no group of the other.
@@ -274,12 +274,17 @@ def _p_values(
       ]
     predictions = [*pairs[0][0], *pairs[1][0]]
     references = [*pairs[0][1], *pairs[1][1]]
-    functions.append(metric.weighted(predictions, references))
+    weighted = metric.weighted(predictions, references)
+    functions.append(
+      lambda own_XR, other_XR, weighted=weighted, place=place: weighted(
+        np.hstack([own_XR[:, place], other_XR[:, place]])
+      )
+    )
 
   def change(own_XR):
     other_XR = 1.0 - own_XR
-    first = _template_means(functions, np.hstack([own_XR, other_XR]))
-    second = _template_means(functions, np.hstack([other_XR, own_XR]))
+    first = _template_means(functions, own_XR, other_XR)
+    second = _template_means(functions, other_XR, own_XR)
     return {value: second[value] - first[value] for value in first}
 
   observed = change(np.ones((1, len(unit_R))))

@@ -99,7 +99,8 @@ class TaskResult:
   """One held-out task.
 
   Attributes:
-    rows: test rows; every template sees each of them.
+    rows: test rows; every template sees each of them, unless `prompts` says
+      that some see a part.
     dev_rows: development rows.
     templates: numbers of the templates that are scored.
     turned_around: how many templates are not, because they ask for an input.
@@ -107,6 +108,7 @@ class TaskResult:
     primary: the name of the metric that stands for the task.
     metrics: by name, the primary one first.
     metric_names: as the task names them; a metric may have several values.
+    prompts: test rows times the templates that see each; None: not counted.
     draws: `main.spread.mean` in each bootstrap sample, [X]; for intervals over
       several tasks. Not compared and not written to files.
   """
@@ -124,6 +126,7 @@ class TaskResult:
   primary: str
   metrics: Mapping[str, MetricResult]
   metric_names: tuple[str, ...] = ()
+  prompts: int | None = None
   draws: np.ndarray | None = dataclasses.field(
     default=None, repr=False, compare=False
   )
@@ -176,6 +179,9 @@ def summarise(
   """
   test_by = answers_lib.by_template(task.name, test)
   dev_by = answers_lib.by_template(task.name, dev)
+  if not getattr(task, "prompts_choose_rows", False):
+    answers_lib.check_rows(task.name, test_by)
+    answers_lib.check_rows(task.name, dev_by)
   if not test_by:
     raise UserError(f"task {task.name!r} has no answers on its test split.")
   results: dict[str, MetricResult] = {}
@@ -210,21 +216,21 @@ def summarise(
         ),
         signature=metric.signature() if metric.signature else "",
       )
-  first = next(iter(test_by.values()))
   return TaskResult(
     task=task.name,
     paper_name=task.paper_name,
     cluster=cluster,
     family=task.family or task.name,
     kind=task.kind,
-    rows=len(first),
-    dev_rows=len(next(iter(dev_by.values()), ())),
+    rows=len(answers_lib.row_numbers(test_by)),
+    dev_rows=len(answers_lib.row_numbers(dev_by)),
     templates=tuple(test_by),
     turned_around=len(task.templates) - len(scored_templates(task)),
     ties=sum(a.ties > 1 for a in test),
     primary=metrics_lib.get(task.metrics[0]).primary,
     metrics=results,
     metric_names=tuple(task.metrics),
+    prompts=len(test),
     draws=primary_draws,
   )
 
@@ -325,14 +331,14 @@ def _chance(task, metric, by_template) -> float | None:
   known = getattr(task, "chance", None)
   if known is not None:
     return known
-  rows = next(iter(by_template.values()))
+  rows = max(by_template.values(), key=len)
   if metric.name == "accuracy":
     return 100.0 * statistics.fmean(1 / len(a.choices) for a in rows)
   return 0.0 if metric.takes == "numbers" else None
 
 
 def _majority(metric, by_template, value: str) -> float | None:
-  rows = next(iter(by_template.values()))
+  rows = max(by_template.values(), key=len)
   if metric.takes == "texts":
     return None
   options = range(min(len(a.choices) for a in rows))

@@ -141,8 +141,8 @@ def t0(evaluation: Evaluation) -> Table:
     "T0: median and interquartile range over prompts",
     _T0_COLUMNS,
     tuple(rows),
-    f"n: {evaluation.split} rows, each under every prompt. Intervals are over"
-    " rows; quartiles, range and extremes are over prompts."
+    f"n: {evaluation.split} rows, each under every prompt that applies to it."
+    " Intervals are over rows; quartiles, range and extremes are over prompts."
     + signatures(evaluation),
   )
 

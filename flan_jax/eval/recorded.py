@@ -194,11 +194,13 @@ def _check_complete(
       f" {', '.join(sorted(tasks))}: they are not of one run."
     )
   for name, rows in found.items():
-    expected = tasks[name]["rows"] * len(tasks[name]["templates"])
+    templates = len(tasks[name]["templates"])
+    # Reports of older versions do not count prompts.
+    expected = tasks[name].get("prompts") or tasks[name]["rows"] * templates
     if len(rows) != expected:
       raise UserError(
         f"{path}: task {name!r} has {len(rows):,} answers, but {report} reports"
-        f" {tasks[name]['rows']:,} rows under {len(tasks[name]['templates'])}"
+        f" {expected:,}: {tasks[name]['rows']:,} rows under {templates}"
         " templates. The file is cut off or of another run; evaluate again."
       )
   return tasks

@@ -329,6 +329,28 @@ def test_evaluation(tmp_path):
   assert [e.index for e in few] == [0, 1]
 
 
+def test_a_prompt_is_evaluated_on_the_rows_that_it_applies_to(tmp_path):
+  """As COPA's, which ask for a cause or for an effect."""
+  part = dataclasses.replace(
+    ASK, name="b", jinja=f"{{% if label == 1 %}}{ASK.jinja}{{% endif %}}"
+  )
+  prompts = prompt_set(tmp_path, prompts=(ASK, part))
+  labels = [row["label"] for row in ROWS]
+  arguments = {
+    "vocabulary": vocabularies.load(), "lengths": None, "templates": (0, 1),
+    "wrapper": template.PLAIN, "shots": 0,
+  }  # fmt: skip
+  found = prompts.evaluation_examples("test", max_examples=None, **arguments)
+  by = {t: [e.index for e in found if e.template == t] for t in (0, 1)}
+  assert by[0] == list(range(6))
+  assert by[1] == [i for i, label in enumerate(labels) if label == 1]
+  assert 0 < len(by[1]) < 6
+  # So many rows of each prompt, whichever they are.
+  few = prompts.evaluation_examples("test", max_examples=2, **arguments)
+  for t in (0, 1):
+    assert [e.index for e in few if e.template == t] == by[t][:2]
+
+
 def test_evaluation_refuses(tmp_path):
   arguments = {
     "vocabulary": vocabularies.load(), "lengths": None, "templates": (0,),

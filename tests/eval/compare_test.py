@@ -197,6 +197,26 @@ def test_runs_that_cannot_be_compared(change, message):
     compare.compare(one, change(one))
 
 
+def test_prompts_that_choose_their_rows():
+  """Two prompts on halves of the rows are as one prompt on all of them."""
+  labels = [i % 3 % 2 for i in range(30)]
+  said = [1 - x if i % 5 == 0 else x for i, x in enumerate(labels)]
+
+  def halves(predictions):
+    whole = run([predictions] * 2, labels)["rte"]
+    kept = [a for a in whole.answers if a.index % 2 == a.template]
+    return {"rte": dataclasses.replace(whole, answers=tuple(kept))}
+
+  (row,) = compare.compare(halves(said), halves(labels))
+  assert (row.rows, row.n, row.templates) == (30, 30, 2)
+  assert row.difference == pytest.approx(20.0)
+  low, high = row.interval
+  assert 0 < low < 20 < high < 45
+  assert row.test == "permutation"
+  (same,) = compare.compare(halves(said), halves(said))
+  assert (same.difference, same.p) == (0.0, 1.0)
+
+
 def test_an_answer_given_twice():
   one = run([[0, 1]], [0, 1])["rte"]
   twice = dataclasses.replace(one, answers=one.answers + one.answers[:1])

@@ -127,6 +127,25 @@ def test_templates_on_different_rows_are_refused():
     protocol.summarise(task(), rows[:-1])
 
 
+def test_prompts_that_choose_their_rows():
+  """Each is scored on its own; one row of 40 is drawn with all of them."""
+  labels = [i % 2 for i in range(40)]
+  rows = answers({0: [0] * 40, 1: labels}, labels)
+  kept = [a for a in rows if a.template == 0 or a.index % 4 == 1]
+  choosing = task(prompts_choose_rows=True)
+  result = protocol.summarise(choosing, kept)
+  assert result.main.scores == {0: 50.0, 1: 100.0}
+  assert (result.rows, result.prompts, result.main.n) == (40, 50, 40)
+  low, high = result.main.interval
+  # Half of the interval of the first prompt: the second one is always right.
+  alone = protocol.summarise(task(), [a for a in rows if a.template == 0])
+  wide = alone.main.interval
+  assert high - low == pytest.approx((wide[1] - wide[0]) / 2, abs=1.0)
+  # Of one row alone many samples have none.
+  one = [a for a in rows if a.template == 0 or a.index == 1]
+  assert protocol.summarise(choosing, one).main.scores[1] == 100.0
+
+
 def test_cluster_mean_as_the_paper_prints_it():
   """Figure 1, NLI: 56.2 (FLAN), 42.9 (GPT-3), from the five rows."""
   base = protocol.summarise(task(), answers({0: [0]}, [0]), cluster="nli")

@@ -89,6 +89,9 @@ def test_a_file_beside_a_report_has_its_rows(write, tmp_path):
   path = write(ROW)
   report(rte={"rows": 1, "templates": [0]})
   assert set(recorded.read(path)) == {"rte"}
+  # A prompt that chooses its rows, and has none of them here.
+  report(rte={"rows": 1, "templates": [0, 1], "prompts": 1})
+  assert set(recorded.read(path)) == {"rte"}
   report(rte={"rows": 277, "templates": [0, 1]})
   with pytest.raises(UserError, match="'rte' has 1 answers, .* 277 rows under 2"):
     recorded.read(path)
