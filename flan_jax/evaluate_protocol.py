@@ -224,10 +224,11 @@ def _write(
     f"{name}.json": json.dumps(values, indent=1),
     f"{name}.md": "\n".join(t.markdown() for t in tables),
   }
+  path = folder / f"{name}.md"
   if page:
-    written[f"{name}.html"] = page
+    path = path.with_suffix(".html")
+    written[path.name] = page
   files.write(folder, written, "table")
-  path = folder / list(written)[-1]
   display.say(f"table: {os.fspath(path)}")
   return path
 
