@@ -18,14 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from flan_jax.models import (
-  attention,
-  dense,
-  layers,
-  placement,
-  rope,
-  stack,
-)
+from flan_jax.models import attention, dense, layers, placement, rope, stack
 from flan_jax.models.decoder_config import DecoderConfig
 
 

@@ -413,15 +413,16 @@ class SoftPrompt(adapted.OnBase):
 
 def _unpacked(batch):
   """The batch, if each of its rows is one example."""
-  known = "encoder_segment_ids" in batch
-  segments_BT = batch.get("decoder_segment_ids", 0)
-  if not isinstance(segments_BT, jax.core.Tracer):
-    known |= bool(np.max(segments_BT) > 1)
-  if known:
+  segments_BT = batch.get("decoder_segment_ids")
+  traced = isinstance(segments_BT, jax.core.Tracer)
+  several = segments_BT is not None and not traced and np.max(segments_BT) > 1
+  if several or "encoder_segment_ids" in batch:
     raise UserError(
       "the batch is packed: its segment ids tell several examples of a row"
       " apart, and a soft prompt stands before one. Set PACK = False."
     )
+  if not traced:
+    return batch
   name = "decoder_input_tokens"
   # An id that no vocabulary has, which is NaN as an embedding.
   outside = np.iinfo(np.int32).max
