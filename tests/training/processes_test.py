@@ -12,8 +12,10 @@ import time
 import numpy as np
 import pytest
 
+from flan_jax.data import remote
 from flan_jax.errors import EXIT_STOPPED, UserError
 from flan_jax.training import checkpoint, processes, writers
+from tests import buckets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = {
@@ -29,12 +31,25 @@ SMALL = {
   "t5.T5Config.emb_dim": 16,
 }
 
+# launch/run.py, where gs:// is the store of `tests/buckets.py`.
+IN_BUCKETS = """
+import os, sys
+sys.path[:0] = [".", "launch"]
+import run
+from tests import buckets
+with buckets.served():
+  code = run.main(sys.argv[1:])
+  run.part(code)
+sys.stdout.flush()
+os._exit(code)
+"""
 
-def command(folder, **changes):
+
+def command(folder, program=("launch/run.py",), **changes):
   values = {**SMALL, "MODEL_DIR": str(folder), **changes}
   flags = [f"--gin.{name}={value!r}" for name, value in values.items()]
   job = "--gin_file=gin/flan_holdout_nli.gin"
-  return [sys.executable, "launch/run.py", job, *flags]
+  return [sys.executable, *program, job, *flags]
 
 
 def free_port():
@@ -165,6 +180,25 @@ def test_a_run_of_two_goes_on_as_one(alone, tmp_path):
   finish(start(folder, 2, cache, TRAIN_STEPS=2))
   finish(start(folder, 1, cache))
   np.testing.assert_allclose(curve(folder), curve(one), rtol=1e-5)
+
+
+@LONG
+@pytest.mark.slow
+def test_several_save_one_checkpoint_in_a_bucket(alone, tmp_path):
+  one, cache = alone
+  url, words = "gs://our-runs/nli", ("-c", IN_BUCKETS)
+  with pytest.MonkeyPatch.context() as m, buckets.Store() as store:
+    for name, value in store.environment.items():
+      m.setenv(name, value)
+    finish(start(url, 2, cache, program=words, TRAIN_STEPS=2))
+    # On other machines, and another number of them.
+    finish(start(url, 1, tmp_path / "cache", program=words))
+    with buckets.served(store):
+      copy = remote.local_copy(url, tmp_path / "copies")
+  np.testing.assert_allclose(curve(copy), curve(one), rtol=1e-5)
+  for a, b in zip(parameters(copy, 4), parameters(one, 4), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+  assert curve(copy / "processes" / "1") == curve(copy)[:2]
 
 
 @pytest.mark.slow
