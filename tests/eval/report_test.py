@@ -201,7 +201,7 @@ def test_markdown_table(folder):
   assert len(columns) == 1
   assert (
     "| RTE | accuracy | 1,234 | 2 | 50.0 | 57.1 | 55.0 | 75.0 | +20.0 |"
-    " \u2013 | 75.0 | 72.5\u201377.5 | 70.0 | 80.0 | 80.0 |"
+    " 1.0\u20132.0 | 75.0 | 72.5\u201377.5 | 70.0 | 80.0 | 80.0 |"
   ) in table
 
 
