@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,8 +92,12 @@ class Shards:
       )
 
 
-def open_shards(folder: pathlib.Path) -> Shards:
+def open_shards(folder: pathlib.Path, without: Container[str] = ()) -> Shards:
   """What the safetensors files of a folder hold, from their headers.
+
+  Args:
+    folder: of the files.
+    without: tensors that are passed over.
 
   Raises:
     UserError: there are none, only pickled weights, a shard is missing or cut
@@ -119,6 +123,8 @@ def open_shards(folder: pathlib.Path) -> Shards:
   for path in paths:
     with _opened(path) as file:
       for name in file.keys():  # noqa: SIM118 - no mapping
+        if name in without:
+          continue
         part = file.get_slice(name)
         dtype = DTYPES.get(part.get_dtype())
         if dtype is None:
@@ -181,9 +187,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   except FileNotFoundError:
     raise UserError(f"{path} is missing; fetch the whole checkpoint.") from None
   except ValueError as error:
-    raise UserError(
-      f"{path} is no JSON ({error}); fetch it again."
-    ) from None
+    raise UserError(f"{path} is no JSON ({error}); fetch it again.") from None
   if not isinstance(value, dict):
     raise UserError(f"{path} holds no JSON object; fetch it again.")
   return value

@@ -1,8 +1,7 @@
 """A vector for every row: from a file, or from one of our checkpoints.
 
-A file (.npy) may come from any sentence encoder. Encoders such as all-MiniLM
-are BERT models, which are none of the kinds of model here: compute their
-vectors with their own program and give the file.
+For those of a sentence encoder see `sentence_encoder.py`; a file (.npy) may
+come from any other program.
 
 Dimensions: N rows, B batch, S source, T target, D size of an embedding.
 """
@@ -182,7 +181,32 @@ def mean_states(
       f"{len(blank):,} texts have no token to take a mean of:"
       f" {_named(blank)}. Filter empty rows out first."
     )
-  ids = [[*start, *found][:length] for found in ids]
+  return in_batches(
+    [[*start, *found][:length] for found in ids],
+    functools.partial(_mean, model, len(start), params),
+    length=length,
+    batch_size=batch_size,
+    told=told,
+  )
+
+
+def in_batches(
+  ids: Sequence[Sequence[int]],
+  encode: Callable[[Int[Array, "B S"]], Float[Array, "B D"]],
+  *,
+  length: int,
+  batch_size: int,
+  told: Callable[[int], None] | None = None,
+) -> Float[np.ndarray, "N D"]:
+  """Vectors of texts, those of like length together in batches of few shapes.
+
+  Args:
+    ids: tokens of each text, 1 to `length`.
+    encode: tokens, -1 after each row's end -> vectors.
+    length: see there.
+    batch_size: texts at once.
+    told: called with the number of texts done.
+  """
   sizes = buckets.sizes(length, smallest=32)
   order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
   out_ND = np.empty((len(ids), 0), np.float32)
@@ -191,11 +215,10 @@ def mean_states(
     tokens = [ids[n] for n in rows]
     size = buckets.fit(max(map(len, tokens)), sizes)
     tokens_BS = buckets.pad_inputs(tokens, batch_size, size)
-    mean_BD = np.asarray(_mean(model, len(start), params, tokens_BS))
-    mean_BD = mean_BD[: len(rows)]
+    made_BD = np.asarray(encode(tokens_BS))[: len(rows)]
     if not out_ND.size:
-      out_ND = np.empty((len(ids), mean_BD.shape[1]), np.float32)
-    out_ND[rows] = mean_BD
+      out_ND = np.empty((len(ids), made_BD.shape[1]), np.float32)
+    out_ND[rows] = made_BD
     if told:
       told(first + len(rows))
   return out_ND

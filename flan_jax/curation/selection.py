@@ -155,8 +155,9 @@ def choose(
   """
   if recipe.embedded and x_ND is None:
     raise UserError(
-      f"{recipe.title} reads a vector of every row, and there are none: give"
-      " EMBEDDINGS_PATH, a .npy file, or EMBEDDING_CHECKPOINT_PATH."
+      f"{recipe.title} reads a vector of every row, and there are none: add"
+      " --gin_file=gin/curation/vectors_sentence_encoder.gin,"
+      " vectors_checkpoint.gin or vectors_file.gin."
     )
   if (recipe.selector is None) == budget.limits:
     raise UserError(
