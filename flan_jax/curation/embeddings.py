@@ -200,10 +200,14 @@ def in_batches(
 ) -> Float[np.ndarray, "N D"]:
   """Vectors of texts, those of like length together in batches of few shapes.
 
+  >>> first = lambda tokens_BS: tokens_BS[:, :1]
+  >>> in_batches([[5, 6], [1]], first, length=4, batch_size=2).tolist()
+  [[5.0], [1.0]]
+
   Args:
     ids: tokens of each text, 1 to `length`.
     encode: tokens, -1 after each row's end -> vectors.
-    length: see there.
+    length: tokens of the longest text.
     batch_size: texts at once.
     told: called with the number of texts done.
   """

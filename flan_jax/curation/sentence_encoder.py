@@ -123,6 +123,9 @@ class FromSentenceEncoder:
 def read_config(folder: pathlib.Path) -> Config:
   """What the folder's JSON files say.
 
+      read_config(pathlib.Path("all-MiniLM-L6-v2")).layers
+      # 6
+
   Raises:
     UserError: a file is missing, or it is another model or pooling.
   """
