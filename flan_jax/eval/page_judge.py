@@ -47,7 +47,9 @@ def _tiles(result) -> str:
   tiles = [(score(rate["win_rate"]), f"win rate, % ({low:.1f} to {high:.1f})")]
   controlled = result.get("length_controlled")
   if controlled:
-    tiles.append((score(controlled["win_rate"]), "length-controlled win rate"))
+    error = f"{controlled['standard_error']:.1f}"
+    said = f"length-controlled win rate, % (standard error {error})"
+    tiles.append((score(controlled["win_rate"]), said))
   tiles += [
     (
       f"{rate['n_wins']:,}, {rate['n_wins_base']:,}, {rate['n_draws']:,}",
@@ -86,7 +88,7 @@ def _drawn(judged) -> str:
     )
   ]
   panels = [
-    plots.histogram("Preference", series, unit="%", bins=20),
+    plots.histogram("Preference", series, bins=20),
     plots.histogram(
       "Length of outputs",
       [
