@@ -129,7 +129,7 @@ def split(
 
   >>> rows = [{"instruction": str(i), "input": ""} for i in range(100)]
   >>> [len(side) for side in split(rows, 0.1, 500)]
-  [86, 14]
+  [94, 6]
 
   Raises:
     UserError: a share out of range, or a side without rows.
