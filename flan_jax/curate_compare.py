@@ -209,7 +209,7 @@ def _one(
       [rows_lib.text(row, embedded_part) for row in rows],
       length=embedding_length,
     )
-    np.save(vectors, made_ND, allow_pickle=False)
+    embeddings.save(vectors, made_ND)
   if embedder is None:
     x_ND = np.load(vectors, allow_pickle=False)
     embeddings.check(x_ND, "vectors of the model trained on all rows")
@@ -227,7 +227,7 @@ def _one(
         memory_gib=memory_gib,
         all_that_pass=True,
       )
-      np.save(path, found.rows, allow_pickle=False)
+      embeddings.save(path, found.rows)
       display.say(f"{name}, {recipe.title}: {len(found.rows):,} rows selected")
     chosen[recipe.title] = np.load(path, allow_pickle=False)
     sizes[recipe.title] = len(chosen[recipe.title])
@@ -266,11 +266,12 @@ class _Results:
     self._path, self._display = path, display
     self._found: dict[tuple[str, int], dict[str, Any]] = {}
     if path.exists():
-      for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-          one = json.loads(line)
-        except ValueError:
-          continue  # cut off when the run was killed
+      lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+      whole = [line for line in lines if line.endswith("\n")]
+      if whole != lines:  # the last one was cut off when the run was killed
+        files.write(path.parent, {path.name: "".join(whole)}, "comparison")
+      for line in whole:
+        one = json.loads(line)
         if one["run"] == self.fingerprint:
           self._found[one["method"], one["seed"]] = one
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import evaluate
-from flan_jax.convert import load
+from flan_jax.convert import fingerprint, load
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError, check_known
 from flan_jax.eval import bbh, mmlu, normalised, page_text, prompted, report
@@ -166,7 +166,7 @@ def answer(
     stop_strings=stop_strings,
     predictions=folder / "predictions.jsonl",
     kept=folder,
-    run=f"{record.fingerprint()} {name}",
+    run=f"{record.fingerprint()} {fingerprint.fingerprint(params)} {name}",
   )
   report.write_report(
     folder, run={**dataclasses.asdict(record), "name": name}, after=result

@@ -102,7 +102,7 @@ def test_methods_are_compared_and_nothing_is_done_twice(
 
   # The last trial is lost in the middle of its line: it alone is done again.
   (folder / "mine/results.jsonl").write_text(
-    "\n".join([*lines[:-1], lines[-1][:20]]) + "\n"
+    "\n".join([*lines[:-1], lines[-1][:20]])
   )
   done = []
   run = trials.Trials.run
@@ -116,6 +116,7 @@ def test_methods_are_compared_and_nothing_is_done_twice(
   last = json.loads(lines[-1])
   assert done == [(f"{last['method']}.jsonl", last["seed"])]
   assert [r["losses"] for r in again] == [r["losses"] for r in table]
+  assert (folder / "mine/results.jsonl").read_text().splitlines() == lines
 
 
 def test_mistakes(training, data, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -37,15 +38,19 @@ def made(kind, vocab_size):
   )
 
 
+def save(model, folder, seed):
+  saved = checkpoint.Checkpoints(folder / "checkpoints")
+  params = model.init(jax.random.key(seed))
+  saved.save(1, state.create(params, optimiser.adafactor(1e-3)), {"step": 1})
+  saved.close()
+  return saved.directory
+
+
 @pytest.fixture(params=["encoder_decoder", "decoder_only"])
 def settings(request, vocabulary, tmp_path):
   model = made(request.param, vocabulary.vocab_size)
-  saved = checkpoint.Checkpoints(tmp_path / "run" / "checkpoints")
-  params = model.init(jax.random.key(0))
-  saved.save(1, state.create(params, optimiser.adafactor(1e-3)), {"step": 1})
-  saved.close()
   return {
-    "initial_checkpoint_path": str(saved.directory),
+    "initial_checkpoint_path": str(save(model, tmp_path / "run", seed=0)),
     "model": model,
     "vocabulary": vocabulary,
     "task_feature_lengths": LENGTHS,
@@ -88,6 +93,15 @@ def test_all_four_to_the_normalised_average(settings, tmp_path):
     mmlu_dir=str(MMLU), bbh_dir=str(BBH),
   )
   assert json.loads(again.with_suffix(".json").read_text()) == rows
+
+
+def test_answers_of_other_parameters_under_the_same_path(settings, tmp_path):
+  asked = {"benchmarks": ("mmlu",), "mmlu_dir": str(MMLU)}
+  evaluate_benchmarks.evaluate_benchmarks(**settings, **asked)
+  shutil.rmtree(tmp_path / "run")
+  save(settings["model"], tmp_path / "run", seed=1)
+  with pytest.raises(UserError, match="another checkpoint"):
+    evaluate_benchmarks.evaluate_benchmarks(**settings, **asked)
 
 
 def test_mmlu_s_score_is_the_letter_s_log_probability(settings):

@@ -336,11 +336,15 @@ def cached(
   if path.exists():
     return np.load(path, mmap_mode="r", allow_pickle=False)
   made_ND = embedder(texts, told=told)
-  draft = folder / f".{path.name}"
-  with open(draft, "wb") as file:
-    np.save(file, made_ND, allow_pickle=False)
-  draft.replace(path)
+  save(path, made_ND)
   return made_ND
+
+
+def save(path: pathlib.Path, values: np.ndarray) -> None:
+  """Writes a .npy file that is whole or not there."""
+  draft = path.with_name(f".{path.name}")
+  np.save(draft, values, allow_pickle=False)
+  draft.replace(path)
 
 
 def _named(rows: Sequence[int]) -> str:

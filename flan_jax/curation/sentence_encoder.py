@@ -82,7 +82,7 @@ class FromSentenceEncoder:
     found = shards.open_shards(folder, without=_UNREAD)
     prefix = "bert." if "bert.embeddings.LayerNorm.bias" in found.files else ""
     params = {
-      name.removeprefix(prefix): found.read(name).astype("float32")
+      name.removeprefix(prefix): jnp.asarray(found.read(name), jnp.float32)
       for name in found.files
       if name.startswith((f"{prefix}embeddings.", f"{prefix}encoder."))
     }

@@ -287,7 +287,7 @@ def _reading(shown: Evaluation | None) -> str:
     if t.turned_around
   ]
   notes = [
-    f"A choice is scored by {how}, end of sequence included; the best one is"
+    f"A choice, end of sequence included, is scored by {how}; the best one is"
     " the answer and the first one wins a tie. Chance is guessing evenly,"
     " majority the best constant answer on the same rows. Intervals resample"
     " rows (1,000 times), each with all its templates. A cluster's mean counts"

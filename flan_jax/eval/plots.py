@@ -93,7 +93,9 @@ def lines(
   ys = [y for c in curves for _, y in c.points]
   ys += [y for c in curves for ends in c.intervals for y in ends]
   y_ticks = svg.ticks(0.0 if from_zero else min(ys), max(ys))
-  x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+  x_low, x_high = min(xs), max(xs)
+  if x_low == x_high:
+    x_high += 1
   y_low, y_high = y_ticks[0], y_ticks[-1]
 
   def at(x, y):

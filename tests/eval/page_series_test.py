@@ -1,5 +1,7 @@
 """The page of several checkpoints: a curve over numbers, bars over names."""
 
+import re
+
 import pytest
 
 from flan_jax.eval import page_series, plots
@@ -69,6 +71,17 @@ def test_whiskers_are_of_their_points():
   assert ">0</text>" in drawn
   with pytest.raises(ValueError, match="shorter"):
     plots.lines("x", [plots.Curve("x", points, intervals=((40.0, 60.0),))])
+
+
+def test_points_less_than_one_apart_fill_the_panel():
+  drawn = [
+    re.findall(
+      "<polyline points='[^']*'",
+      plots.lines("x", [plots.Curve("x", ((a, 1.0), (b, 2.0)))]),
+    )
+    for a, b in ((1.0, 2.0), (1e-4, 3e-4))
+  ]
+  assert drawn[0] == drawn[1] != []
 
 
 @browser.needed
