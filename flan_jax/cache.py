@@ -124,8 +124,9 @@ def cache(
       task, split=split, lengths=task_feature_lengths, wrapper=wrapper
     )
     works = form.plan(cache_dir, key, draws=draws, seed=random_seed)
-    if form.clear_other(works[0]):
-      anew.append(name)
+    with remote.looked_at(cache_dir):
+      if form.clear_other(works[0]):
+        anew.append(name)
     tasks[name] = works
   todo = [
     work

@@ -446,5 +446,5 @@ def train(
   if after is not None:
     summary.results(display, before, after)
   summary.where(display, mirror.home, checkpoints.latest_path(), page)
-  mirror.push()
+  mirror.finish()
   return folder

@@ -253,7 +253,11 @@ class Client(backend.Backend):
       return self.isdir(path)
 
   def isdir(self, path):
-    return bool(self._below(path))
+    """False too where the store cannot be asked, as TensorFlow says."""
+    try:
+      return bool(self._below(path))
+    except BucketError:
+      return False
 
   def listdir(self, path):
     return sorted({name.partition("/")[0] for name in self._below(path)} - {""})
@@ -304,7 +308,7 @@ class Client(backend.Backend):
     self._put(dst, self._ask("GET", self._object(path, alt="media")))
 
   def stat(self, path):
-    if self.isdir(path):
+    if self._below(path):
       return stat_utils.StatResult(True, 0, 0)
     described = json.loads(self._ask("GET", self._object(path)))
     return stat_utils.StatResult(

@@ -183,7 +183,8 @@ def find(
     task = mixtures.seqio_task(resolved, name)
     check_features(task)
     wanted = key(task, split=split, lengths=lengths, wrapper=wrapper)
-    at, manifest, why = _serving(cache_dir, wanted)
+    with remote.looked_at(cache_dir):
+      at, manifest, why = _serving(cache_dir, wanted)
     if manifest is None:
       problems.append(f"{name}: {why}")
       continue

@@ -96,20 +96,33 @@ def own_errors(path: str | os.PathLike) -> Iterator[None]:
     raise OSError(errno.EIO, said, str(path)) from error
 
 
+@contextlib.contextmanager
+def looked_at(path: str | os.PathLike) -> Iterator[None]:
+  """Inside, a path that cannot be read is a UserError that names it."""
+  try:
+    with own_errors(path):
+      yield
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be looked at: {_said(error)}. Look at the path and at who"
+      " may read it."
+    ) from error
+
+
 def is_dir(path: Path) -> bool:
   """Whether a folder is there.
 
   Raises:
     UserError: the bucket cannot be asked.
   """
-  try:
-    with own_errors(path):
+  with looked_at(path):
+    if not is_remote(path):
       return path.is_dir()
-  except OSError as error:
-    raise UserError(
-      f"{path} cannot be looked at: {_said(error)}. Look at the path and at who"
-      " may read it."
-    ) from error
+    try:
+      # TensorFlow's `isdir` is False too where it could not ask.
+      return path.stat().is_directory
+    except FileNotFoundError:
+      return False
 
 
 def size(path: Path) -> int:

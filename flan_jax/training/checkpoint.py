@@ -85,7 +85,8 @@ class Checkpoints:
         that a run that was stopped has the same ones as one that was not.
       max_failed_saves: saves in a row that may fail; one more ends the run.
       before_commit: called in every process when the arrays are written and
-        before the checkpoint counts; an OSError of it fails the save.
+        before the checkpoint counts; an OSError of it fails the save, in the
+        first process alone.
 
     Raises:
       UserError: the directory cannot be created or written, or an option is
@@ -313,14 +314,20 @@ class Checkpoints:
     """In the worker: when Orbax is done, make it count, then tidy up."""
     with remote.own_errors(path):
       self._writer.wait_until_finished()
-      self._before_commit()
-      if not processes.is_first():
-        return
-      integrity.commit(path, content)
+      if processes.is_first():
+        self._before_commit()
+        integrity.commit(path, content)
+    if not processes.is_first():
+      # Whether it counts is for the first one alone to say.
+      try:
+        self._before_commit()
+      except OSError as error:
+        _log.warning("Its log is kept with the next checkpoint: %s", error)
+      return
     try:
       with remote.own_errors(path):
         self._retain()
-    except OSError as error:
+    except (OSError, UserError) as error:
       _log.warning("An old checkpoint could not be deleted: %s", error)
 
   def _retain(self):
@@ -361,16 +368,21 @@ class Checkpoints:
 
   def _failed(self, step, error, *, final):
     path = self.directory / f"checkpoint_{step}"
-    # What was written counts for nothing, and a full disk needs the room.
-    remote.remove_tree(path)
+    # What was written counts for nothing, and a full disk needs the room. The
+    # first process alone knows that it does not count.
+    if processes.is_first():
+      remote.remove_tree(path)
     with contextlib.suppress(*_SAVE_ERRORS):
       self._writer.close()
     self._writer = _new_writer()
     self._failed_saves += 1
     reason = " ".join(str(error).split())[:500]
+    # As it is remembered: what cannot be written may not be read either.
+    newest = max(self._trusted, default=None)
+    kept = None if newest is None else self.directory / f"checkpoint_{newest}"
     message = (
       f"Saving {path} failed: {type(error).__name__}: {reason}"
-      f" (newest kept: {self.latest_path()})"
+      f" (newest kept: {kept})"
     )
     if final or self._failed_saves > self._max_failed_saves:
       raise UserError(

@@ -12,7 +12,8 @@ its files in a folder of this machine, and before each checkpoint counts, what
 changed since the one before is written to the bucket. The checkpoints
 themselves go there directly, each process its own shards. The bucket is what a
 start goes by: on another machine, or on this one after a kill, it fetches the
-files anew, which are at least as new as the newest checkpoint.
+files anew, which are at least as new as the newest checkpoint (other processes'
+logs may be older).
 """
 
 import contextlib
@@ -76,14 +77,27 @@ class Mirror:
   def __enter__(self) -> "Mirror":
     return self
 
-  def __exit__(self, kind, *_):
+  def __exit__(self, *_):
     try:
       self.push()
     except OSError as error:
-      if kind is None:
-        raise
-      # What ends the run is said, not this.
+      # What ends the run is said, not this; and the last one is `finish`'s.
       _log.warning("%s could not be written: %s", self.home, error)
+
+  def finish(self) -> None:
+    """The last `push` of a run.
+
+    Raises:
+      UserError: the bucket cannot be written.
+    """
+    try:
+      self.push()
+    except OSError as error:
+      raise UserError(
+        f"MODEL_DIR {self.home} cannot be written: {error.strerror or error}."
+        f" All of the run is in {self.folder} too, until the same command"
+        " fetches the bucket's again."
+      ) from error
 
   def push(self) -> None:
     """Writes what changed here to where it is kept, each file whole.

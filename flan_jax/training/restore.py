@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flan_jax.data import remote
 from flan_jax.errors import UserError
 from flan_jax.training import integrity
 
@@ -167,7 +168,7 @@ def _nested(flat):
 
 def checkpoints_in(directory):
   """The path of every `checkpoint_N` folder by step, whole or not."""
-  if not directory.is_dir():
+  if not remote.is_dir(directory):
     return {}
   found = ((_NAME.fullmatch(p.name), p) for p in directory.iterdir())
   return {int(match[1]): path for match, path in found if match}

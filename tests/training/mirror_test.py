@@ -10,7 +10,14 @@ from etils import epath
 
 from flan_jax.data import remote
 from flan_jax.errors import UserError
-from flan_jax.training import checkpoint, integrity, mirror, restore, writers
+from flan_jax.training import (
+  checkpoint,
+  integrity,
+  mirror,
+  processes,
+  restore,
+  writers,
+)
 from tests import buckets, train_test
 from tests.training.checkpoint_test import assert_same, train_state
 
@@ -166,6 +173,38 @@ def test_files_are_written_here_and_kept_there(store):
   (again.folder / "new").write_text("x")
   with pytest.raises(OSError, match="no more room"):
     again.push()
+  with again:  # what ends the run is said, not this
+    pass
+  with pytest.raises(UserError, match=f"MODEL_DIR gs://{RUN} .*no more room"):
+    again.finish()
+
+
+def test_a_log_that_is_not_kept_fails_the_first_process_alone(
+  tmp_path, monkeypatch
+):
+  def refuse():
+    raise PermissionError("not for you")
+
+  checkpoints = checkpoint.Checkpoints(tmp_path, before_commit=refuse)
+  monkeypatch.setattr(processes, "is_first", lambda: False)
+  assert checkpoints.save(1, train_state(1), {})
+  assert checkpoints.wait()
+  # The first one's, whose manifest makes it count.
+  assert (tmp_path / "checkpoint_1").is_dir()
+  monkeypatch.undo()
+  assert not (checkpoints.save(2, train_state(2), {}) and checkpoints.wait())
+  assert not (tmp_path / "checkpoint_2").exists()
+  checkpoints.close()
+
+
+def test_a_bucket_that_cannot_be_asked_holds_no_fewer_checkpoints(store):
+  saved(2)
+  checkpoints = opened()
+  store.closed = True
+  with pytest.raises(UserError, match="checkpoints cannot be looked at: .*403"):
+    checkpoints.restore_latest(train_state(99))
+  store.closed = False
+  checkpoints.close()
 
 
 def test_the_log_is_kept_before_the_checkpoint_counts(store):
