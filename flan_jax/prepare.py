@@ -90,9 +90,7 @@ def prepare_data(
       )
   else:
     results = {}
-  failed = {
-    s.dataset: s.note for s in statuses if s.state == copies.DAMAGED
-  }
+  failed = {s.dataset: s.note for s in statuses if s.state == copies.DAMAGED}
   for dataset in todo:
     result = results.get(dataset.spec)
     if result is None:
@@ -116,7 +114,9 @@ def prepare_data(
 
 def _check(parallel: int, retries: int, backoff: float):
   for name, value, least in (
-    ("PARALLEL", parallel, 1), ("RETRIES", retries, 0), ("BACKOFF", backoff, 0)
+    ("PARALLEL", parallel, 1),
+    ("RETRIES", retries, 0),
+    ("BACKOFF", backoff, 0),
   ):
     if value < least:
       raise UserError(f"{name} is {value}; give {least} or more.")
@@ -207,9 +207,7 @@ def _show_disk(display, statuses, folder: pathlib.Path) -> int:
   certain = sum(
     fetch[b]
     for b in builders
-    if all(
-      s.bound != copies.AT_MOST for s in todo if s.dataset.builder == b
-    )
+    if all(s.bound != copies.AT_MOST for s in todo if s.dataset.builder == b)
   )
   known = sum(s.generated or 0 for s in todo)
   unsized = {s.dataset.builder for s in todo if s.generated is None}

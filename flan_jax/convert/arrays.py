@@ -290,9 +290,12 @@ def regions(
   """
   sizes = list(zip(shape, chunks, strict=True))
   for index in itertools.product(*(range(math.ceil(n / c)) for n, c in sizes)):
-    yield index, tuple(
-      slice(i * c, min((i + 1) * c, n))
-      for i, (n, c) in zip(index, sizes, strict=True)
+    yield (
+      index,
+      tuple(
+        slice(i * c, min((i + 1) * c, n))
+        for i, (n, c) in zip(index, sizes, strict=True)
+      ),
     )
 
 

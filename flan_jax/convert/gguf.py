@@ -68,9 +68,7 @@ class GgufSource:
     self.config = gguf_config.decoder_config(self._reader)
     architecture = gguf_file.metadata(self._reader, "general.architecture")
     self._architecture = gguf_tables.ARCHITECTURES[architecture]
-    context = gguf_file.metadata(
-      self._reader, f"{architecture}.context_length"
-    )
+    context = gguf_file.metadata(self._reader, f"{architecture}.context_length")
     self.details = {"max_position_embeddings": context} if context else {}
     self._tensors, self.shapes, unknown = {}, {}, []
     for tensor in self._reader.tensors:

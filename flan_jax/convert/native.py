@@ -245,5 +245,3 @@ def _write_metadata(state, writers):
     "custom_metadata": None,
   }
   (state / "_METADATA").write_text(json.dumps(content))
-
-

@@ -117,7 +117,12 @@ def _names(folder, arrays) -> dict[str, str]:
 def _is_array(value) -> bool:
   # Strings and empty nodes have no array of their own.
   return not value.get("skip_deserialize") and value["value_type"] not in (
-    "None", "Dict", "List", "Tuple", "string", "NamedTuple"
+    "None",
+    "Dict",
+    "List",
+    "Tuple",
+    "string",
+    "NamedTuple",
   )
 
 

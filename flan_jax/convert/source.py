@@ -93,8 +93,7 @@ def _is_hf(path):
   return path.suffix in (".safetensors", ".bin") or (
     path.is_dir()
     and any(
-      next(path.glob(pattern), None)
-      for pattern in ("config.json", *_WEIGHTS)
+      next(path.glob(pattern), None) for pattern in ("config.json", *_WEIGHTS)
     )
   )
 

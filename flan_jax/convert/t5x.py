@@ -248,7 +248,11 @@ def _read_index(path):
   try:
     tree = serialization.msgpack_restore(content)
   except (
-    msgpack.UnpackException, ValueError, TypeError, KeyError, AssertionError
+    msgpack.UnpackException,
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
   ) as error:
     raise UserError(
       f"{file} is truncated or no msgpack:"

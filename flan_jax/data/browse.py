@@ -134,7 +134,8 @@ def _template(one: entries.Rendered) -> Panel:
   said = one.kind + (", options shown" if one.shows_options else "")
   return Panel(
     Group(
-      _pieces(one.inputs), Rule(Text("target", "green"), style="green"),
+      _pieces(one.inputs),
+      Rule(Text("target", "green"), style="green"),
       _pieces(one.targets, "bold green"),
     ),
     title=Text(f"template {one.number}: {said}"),

@@ -205,9 +205,7 @@ def _mixtures(known: dict[str, Entry]) -> str:
   """Which tasks each split trains and evaluates on, and their rates' sum."""
   rows = []
   for split in splits.all_splits():
-    rates = [
-      known[t].rate if t in known else None for t in split.train
-    ]
+    rates = [known[t].rate if t in known else None for t in split.train]
     unknown = sum(r is None for r in rates)
     total = f"{sum(r or 0 for r in rates):,}"
     total += f" and {unknown} unknown" if unknown else ""
@@ -329,4 +327,3 @@ def _row(entry: Entry) -> str:
     f"<p class='small'>{name}: {text(' | '.join(values))}</p>"
     for name, values in lines
   )
-

@@ -38,9 +38,7 @@ class Dataset:
   version: str
   tasks: tuple[str, ...]
   manual: str | None = None
-  source: Any = dataclasses.field(
-    default=None, repr=False, compare=False
-  )
+  source: Any = dataclasses.field(default=None, repr=False, compare=False)
 
   @property
   def spec(self) -> str:
@@ -119,7 +117,9 @@ def check(dataset: Dataset, builder) -> Status:
   if bad or not files:
     what = (
       f"{len(bad)} of its {len(files)} files are missing or empty, the first"
-      f" {bad[0].name}" if bad else "its dataset_info.json lists no file"
+      f" {bad[0].name}"
+      if bad
+      else "its dataset_info.json lists no file"
     )
     note = f"{what}; remove {where} and run this again"
     return Status(dataset, DAMAGED, where, note=note)

@@ -179,9 +179,7 @@ def _entry(task, slices, row, unrendered: str) -> Entry:
     (texts,) = template.user_errors(
       template.fields(task, row).numpy() for _ in range(1)
     )
-    values = dict(
-      zip(task.fields, (_text(t) for t in texts[0]), strict=False)
-    )
+    values = dict(zip(task.fields, (_text(t) for t in texts[0]), strict=False))
     if template.CHOICES in row:
       choices = _texts(row[template.CHOICES])
     if template.REFERENCES in row:

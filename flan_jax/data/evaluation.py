@@ -187,8 +187,7 @@ def _choices(task, rows, count: int, encoder: trimming.Encoder):
   texts = _texts(ragged.flat_values)
   ends = ragged.row_splits.numpy()
   return [
-    (tuple(tokens[a:b]), tuple(texts[a:b]))
-    for a, b in itertools.pairwise(ends)
+    (tuple(tokens[a:b]), tuple(texts[a:b])) for a, b in itertools.pairwise(ends)
   ]
 
 
@@ -210,9 +209,7 @@ def _assemble(task, templates, rows, out, choices, count: int):
   if template.REFERENCES in rows:
     ragged = template.ragged(rows[template.REFERENCES])
     flat, ends = _texts(ragged.flat_values), ragged.row_splits.numpy()
-    references = [
-      tuple(flat[a:b]) for a, b in itertools.pairwise(ends)
-    ]
+    references = [tuple(flat[a:b]) for a, b in itertools.pairwise(ends)]
   examples = []
   for r in range(count):
     for t, number in enumerate(templates):

@@ -154,9 +154,7 @@ def resolve(
       f"{name}: {len(gone)} of {len(tasks)} datasets are not prepared."
       f"{left}{way_out}\n{lines}"
     )
-  absent = submixtures.absent(
-    whole, {n: m.message for n, m in gone.items()}
-  )
+  absent = submixtures.absent(whole, {n: m.message for n, m in gone.items()})
   if gone or absent:
     mixture = _without(mixture, gone.keys())
   present = {n: t for n, t in tasks.items() if n not in gone}
@@ -197,9 +195,7 @@ def check_vocabulary(
 
 def seqio_task(resolved: Resolved, name: str) -> seqio.Task:
   """The task of a mixture that seqio knows as `name`."""
-  (found,) = (
-    t for t in seqio.get_subtasks(resolved.mixture) if t.name == name
-  )
+  (found,) = (t for t in seqio.get_subtasks(resolved.mixture) if t.name == name)
   return found
 
 
@@ -332,12 +328,12 @@ def _rates(mixture, tasks: Mapping[str, seqio.Task]) -> dict[str, float]:
   return {n: r / total for n, r in rates.items()}
 
 
-def _check_usable(
-  task: seqio.Task, name: str, split: str, every: bool = False
-):
+def _check_usable(task: seqio.Task, name: str, split: str, every: bool = False):
   ours = catalogue.of_seqio(task)
-  if ours is None or task.cache_dir or not isinstance(
-    task.source, sources.Source
+  if (
+    ours is None
+    or task.cache_dir
+    or not isinstance(task.source, sources.Source)
   ):
     return
   if split not in task.splits:
@@ -366,9 +362,7 @@ def check_train_examples(training: Resolved, wanted: int | None) -> None:
   others = [
     name
     for name in training.present
-    if not isinstance(
-      catalogue.of_seqio(seqio_task(training, name)), spec.Task
-    )
+    if not isinstance(catalogue.of_seqio(seqio_task(training, name)), spec.Task)
   ]
   if others:
     raise UserError(

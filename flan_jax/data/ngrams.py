@@ -136,9 +136,9 @@ class Index:
   def shared(self) -> np.ndarray:
     """How many grams of each text were seen in what was scanned, int64 [E]."""
     seen = np.repeat(self._seen_G, np.diff(self._starts))
-    return np.bincount(
-      self._owners[seen], minlength=len(self.lengths)
-    ).astype(np.int64)
+    return np.bincount(self._owners[seen], minlength=len(self.lengths)).astype(
+      np.int64
+    )
 
 
 def _grams(ids: np.ndarray, size: int) -> np.ndarray:

@@ -182,9 +182,7 @@ class TfdsSource(Source):
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
   def _builder(self):
-    return tfds_builder(
-      self.tfds.name, self.tfds.version, self.tfds.manual
-    )
+    return tfds_builder(self.tfds.name, self.tfds.version, self.tfds.manual)
 
 
 def data_dir() -> pathlib.Path:
@@ -196,9 +194,7 @@ def data_dir() -> pathlib.Path:
   # seqio has no other public way to read its override.
   override = seqio.LazyTfdsLoader("any:1.0.0").data_dir
   chosen = (
-    override
-    or os.environ.get("TFDS_DATA_DIR")
-    or tfds.core.constants.DATA_DIR
+    override or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
   )
   if remote.is_remote(chosen):
     return remote.as_path(chosen)
@@ -243,9 +239,7 @@ def _dataset_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 def _not_prepared(folder: pathlib.Path, name: str, version: str, manual):
   there = _dataset_folder(folder, name)
-  found = sorted(
-    p.parent.name for p in there.glob("*.*.*/dataset_info.json")
-  )
+  found = sorted(p.parent.name for p in there.glob("*.*.*/dataset_info.json"))
   note = ""
   if manual is None:
     try:

@@ -221,9 +221,7 @@ def tasks_per_cluster(count: int) -> Split:
 
 
 def _ablation_evaluation() -> tuple[str, ...]:
-  return tuple(
-    t for c in clusters.ABLATION_EVAL for t in clusters.CLUSTERS[c]
-  )
+  return tuple(t for c in clusters.ABLATION_EVAL for t in clusters.CLUSTERS[c])
 
 
 def all_splits() -> tuple[Split, ...]:

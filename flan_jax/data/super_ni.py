@@ -155,9 +155,7 @@ class SuperNI(Collection):
     found = self.sets()
     unregister()
     for name, tasks in found.items():
-      _written.add(
-        super_ni_tasks.seqio_task(name, tasks, vocabulary, wrapper)
-      )
+      _written.add(super_ni_tasks.seqio_task(name, tasks, vocabulary, wrapper))
     tests = [name for name, tasks in found.items() if tasks.testing]
     for mixture, members in (
       (TRAIN, ["super_ni_training_tasks"]),

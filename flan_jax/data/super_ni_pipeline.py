@@ -67,9 +67,7 @@ class Writer:
     most = self.lengths.get("targets")
     room = None if most is None else most - 1
     kept = [[*ids[:room], *eos] for ids in whole]
-    lost = [
-      len(ids) + 1 - len(k) for ids, k in zip(whole, kept, strict=True)
-    ]
+    lost = [len(ids) + 1 - len(k) for ids, k in zip(whole, kept, strict=True)]
     return inputs, kept, lost
 
 

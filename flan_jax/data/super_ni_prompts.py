@@ -132,9 +132,7 @@ def heading(definition: str) -> str:
 
 def query(text: str) -> str:
   """An instance's input as it stands at the end of a prompt."""
-  return (
-    f"Now complete the following example -\nInput: {ended(text)}\nOutput: "
-  )
+  return f"Now complete the following example -\nInput: {ended(text)}\nOutput: "
 
 
 def example(

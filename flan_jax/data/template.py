@@ -36,21 +36,23 @@ PROMPT_TYPE = "prompt_type"
 SHOTS = "shots"
 # The field that holds them.
 EXEMPLARS = "exemplars"
-RESERVED = frozenset((
-  INDEX,
-  LABEL,
-  CHOICES,
-  REFERENCES,
-  GROUP,
-  "inputs",
-  "inputs_pretokenized",
-  "targets",
-  "targets_pretokenized",
-  "template",
-  "trimmed",
-  SHOTS,
-  PROMPT_TYPE,
-))
+RESERVED = frozenset(
+  (
+    INDEX,
+    LABEL,
+    CHOICES,
+    REFERENCES,
+    GROUP,
+    "inputs",
+    "inputs_pretokenized",
+    "targets",
+    "targets_pretokenized",
+    "template",
+    "trimmed",
+    SHOTS,
+    PROMPT_TYPE,
+  )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +173,7 @@ def _table(texts: Sequence[str], fields: Sequence[str]):
   parts = [re.split(r"\{([^{}]*)\}", text) for text in texts]
   width = max(len(p) // 2 for p in parts)
   empty = len(fields)
-  literals = tuple(
-    tuple(p[0::2] + [""] * (width - len(p) // 2)) for p in parts
-  )
+  literals = tuple(tuple(p[0::2] + [""] * (width - len(p) // 2)) for p in parts)
   slots = tuple(
     tuple([fields.index(f) for f in p[1::2]] + [empty] * (width - len(p) // 2))
     for p in parts
@@ -185,9 +185,7 @@ def tensors(t: Tables) -> Tables:
   """The tables as tensors (constants of the graph being built)."""
   text, ints = tf.string, tf.int32
   dtypes = (text, ints, text, ints, text, ints, ints)
-  return Tables(
-    *(tf.constant(v, d) for v, d in zip(t, dtypes, strict=True))
-  )
+  return Tables(*(tf.constant(v, d) for v, d in zip(t, dtypes, strict=True)))
 
 
 def join(text_TP, slot_TP, fields_BF, row_template_B):

@@ -105,7 +105,8 @@ def _say_special(vocabulary: TokenizerVocabulary, file: pathlib.Path):
   except UserError:  # EOS is not said at all
     plain = None
   if plain is None or (plain.pad_id, plain.eos_id) != (
-    vocabulary.pad_id, vocabulary.eos_id
+    vocabulary.pad_id,
+    vocabulary.eos_id,
   ):
     tokens = {
       "eos_token": vocabulary.token(vocabulary.eos_id),

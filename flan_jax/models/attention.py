@@ -154,9 +154,9 @@ def _attend_splash(
 def _attend_cudnn(
   query_BTHK, key_BSGK, value_BSGK, mask_BTS, bias_HTS, *, causal
 ):
-  mask = jnp.broadcast_to(
-    mask_BTS, (query_BTHK.shape[0], *mask_BTS.shape[1:])
-  )[:, None]
+  mask = jnp.broadcast_to(mask_BTS, (query_BTHK.shape[0], *mask_BTS.shape[1:]))[
+    :, None
+  ]
   bias = None
   if bias_HTS is not None:
     # The kernel takes one array to add; bias and mask become it.

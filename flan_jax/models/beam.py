@@ -111,9 +111,7 @@ def best(
   their log-probability as it is, as T5X returns them.
   """
   K = state.ended_score_BK.shape[1]
-  ended_B1 = jnp.sum(
-    state.ended_score_BK > -jnp.inf, axis=1, keepdims=True
-  )
+  ended_B1 = jnp.sum(state.ended_score_BK > -jnp.inf, axis=1, keepdims=True)
   slot_1K = jnp.arange(K)[None]
   from_BK = jnp.where(slot_1K < ended_B1, slot_1K, K + slot_1K - ended_B1)
   from_BC = from_BK[:, :count]
@@ -135,14 +133,10 @@ def _extend(state: State, logits_BLV, config: DecodeConfig):
   K = config.beam_size
   logits_BLV = logits_BLV.astype(jnp.float32)
   norm_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
-  log_prob_BLV = (
-    logits_BLV + (state.live_log_prob_BK - norm_BL)[..., None]
-  )
+  log_prob_BLV = logits_BLV + (state.live_log_prob_BK - norm_BL)[..., None]
   # So many that K go on even if every end id of every beam is among them.
   count = K * (1 + len(config.end_ids))
-  log_prob_BN, place_BN = jax.lax.top_k(
-    log_prob_BLV.reshape(B, L * V), count
-  )
+  log_prob_BN, place_BN = jax.lax.top_k(log_prob_BLV.reshape(B, L * V), count)
   parent_BN, token_BN = place_BN // V, place_BN % V
   tokens_BNT = jax.lax.dynamic_update_slice(
     jnp.take_along_axis(state.live_tokens_BKT, parent_BN[..., None], axis=1),
@@ -164,13 +158,9 @@ def _extend(state: State, logits_BLV, config: DecodeConfig):
   ended_BNT = jnp.concatenate([state.ended_tokens_BKT, tokens_BNT], axis=1)
   state = State(
     index=state.index + 1,
-    live_tokens_BKT=jnp.take_along_axis(
-      tokens_BNT, kept_BK[..., None], axis=1
-    ),
+    live_tokens_BKT=jnp.take_along_axis(tokens_BNT, kept_BK[..., None], axis=1),
     live_log_prob_BK=live_log_prob_BK,
-    ended_tokens_BKT=jnp.take_along_axis(
-      ended_BNT, best_BK[..., None], axis=1
-    ),
+    ended_tokens_BKT=jnp.take_along_axis(ended_BNT, best_BK[..., None], axis=1),
     ended_score_BK=ended_score_BK,
     idle_B=state.idle_B,
     finite_B=state.finite_B & jnp.all(jnp.isfinite(norm_BL), axis=1),

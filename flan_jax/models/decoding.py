@@ -140,9 +140,7 @@ def _rows(model, params, inputs_BS, config, seeds_B, text, name) -> Decoded:
     )
   if config.strategy == "sample":
     seeds_B = example_seeds(inputs_BS) if seeds_B is None else seeds_B
-    keys_B = _keys(
-      np.uint32(config.seed or 0), np.asarray(seeds_B, np.uint32)
-    )
+    keys_B = _keys(np.uint32(config.seed or 0), np.asarray(seeds_B, np.uint32))
   T = config.max_decode_len
   state = _start_rows(model, params, inputs_BS, keys_B, compiled)
   advance = functools.partial(_advance_rows, model, params, config=compiled)

@@ -314,9 +314,7 @@ class T5(nn.Module):
     x_BTD, _ = self.decoder(x_BTD, encoded.hidden_BSD, self_mask, cross_mask)
     return x_BTD
 
-  def start_decoding(
-    self, encoded: Encoded, cache_length: int, before_BP=None
-  ):
+  def start_decoding(self, encoded: Encoded, cache_length: int, before_BP=None):
     """Hidden states after id 0, and a cache with room for more tokens.
 
     `before_BP` are tokens that the decoder reads before id 0.

@@ -130,8 +130,8 @@ def _rows(batch, vocabulary) -> list[list[dict[str, str]]]:
     for side, (tokens, segments) in sides.items():
       ids_L = np.asarray(batch[tokens][b])
       default_L = (ids_L != 0).astype(np.int32)
-      segments_L = np.asarray(batch[segments][b]) if segments in batch else (
-        default_L
+      segments_L = (
+        np.asarray(batch[segments][b]) if segments in batch else (default_L)
       )
       for number in range(1, int(segments_L.max(initial=0)) + 1):
         text = vocabulary.decode([int(i) for i in ids_L[segments_L == number]])

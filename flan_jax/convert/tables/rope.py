@@ -110,9 +110,7 @@ def _read(json, stated, default_theta):
   theta = json.get("rope_theta")
   base = stated.pop("rope_theta", theta if theta is not None else default_theta)
   if theta is not None and theta != base:
-    raise UserError(
-      f"rope_theta is {theta}, but rope_parameters says {base}."
-    )
+    raise UserError(f"rope_theta is {theta}, but rope_parameters says {base}.")
   for partial in (
     json.get("partial_rotary_factor"),
     stated.pop("partial_rotary_factor", None),

@@ -133,8 +133,11 @@ def _rows() -> tuple[Row, ...]:
       norm = f"{our}/{norms[ours]}_layer_norm/scale"
       rows.append(Row(norm, f"{their}.layer_norm.weight"))
       rows += [
-        Row(f"{our}/{ours}/{a}/kernel", f"{their}.{theirs}.{b}.weight",
-            "transpose")
+        Row(
+          f"{our}/{ours}/{a}/kernel",
+          f"{their}.{theirs}.{b}.weight",
+          "transpose",
+        )
         for a, b in kernels.items()
       ]
   return tuple(rows)
