@@ -172,6 +172,24 @@ def test_a_quantised_base_is_its_dequantised_one(base_type, scan):
   )
 
 
+@pytest.mark.parametrize("kind", quantised.KINDS)
+def test_a_scan_holds_one_dequantised_kernel(kind):
+  """Not the levels too, once each and as large as the kernel's halves."""
+  kernels = jnp.stack([kernel_of(256, 256, seed) for seed in range(4)])
+  stored = jax.vmap(lambda kernel: quantised.quantise(kernel, kind))(kernels)
+
+  @jax.checkpoint
+  def layer(x, stored):
+    return jnp.tanh(quantised.project(stored, x)), None
+
+  def loss(x):
+    return jnp.sum(jax.lax.scan(layer, x, stored)[0])
+
+  program = jax.jit(jax.grad(loss)).lower(jnp.ones((2, 256))).compile()
+  held = program.memory_analysis().temp_size_in_bytes
+  assert held < 2 * kernels[0].nbytes
+
+
 def test_embedding_and_head_in_16_bits():
   params = {"decoder": {
     "token_embedder": {"embedding": jnp.ones((4, 2))},
