@@ -9,12 +9,17 @@ but for PEFT's (transformers, PyTorch), which has its own. What a step holds
 it is of Llama 3.2 1B's shape, where layers and not the vocabulary are most of
 the model. Nothing of that is computed.
 
-Numbers in 4 bits are compared with qwix's where it is installed.
+Where qwix is installed, its arrays and its product take the place of ours in
+the same model, with blocks as large; its own adapters and its wrapper of
+models are not used.
 """
 
+import contextlib
+import importlib.util
 import statistics
 import sys
 import time
+from unittest import mock
 
 from tests.benchmarks import decoder_step
 from tests.benchmarks import step as step_benchmark
@@ -101,15 +106,20 @@ def _program(model):
 
 def _held(model):
   """Bytes that a step holds, and bytes of a number of the base."""
-  import jax
-
   from flan_jax.models import quantised
 
   program, base = _program(model)
   sizes = program.memory_analysis()
-  stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(base))
   held = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
-  return held, stored / quantised.numbers(base)
+  return held, _bytes(base) / quantised.numbers(base)
+
+
+def _bytes(tree):
+  """What arrays take; `nbytes` counts a byte for a number of 4 bits."""
+  import jax
+
+  bits = jax.dtypes.itemsize_bits
+  return sum(x.size * bits(x.dtype) / 8 for x in jax.tree.leaves(tree))
 
 
 def _stepping(model):
@@ -191,11 +201,45 @@ def _in_turn(sides):
   return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def _qwix_row(kernel):
-  """Bytes and error of a number in 4 bits, ours and qwix's."""
-  import importlib.util
+def _has_qwix():
+  return importlib.util.find_spec("qwix") is not None
 
-  import jax
+
+def _qwix_array(kernel, kind):
+  import jax.numpy as jnp
+  import qwix
+
+  from flan_jax.models import quantised
+
+  if kind == "int8":
+    return qwix.quantize(kernel, jnp.int8, channelwise_axes=[1])
+  tiles = {0: quantised.BLOCK}
+  return qwix.quantize(kernel, kind, channelwise_axes=[1], tiled_axes=tiles)
+
+
+@contextlib.contextmanager
+def _by_qwix(kind):
+  """Models that are traced in here have qwix's arrays for quantised kernels."""
+  import qwix
+
+  from flan_jax.models import quantised
+
+  def quantise(kernel, kind):
+    array = _qwix_array(kernel, kind)
+    # Named as an array [d, f] is, for the axes of a mesh.
+    return {"int8": array.qvalue, "scale": array.scale}
+
+  def project(stored, x, axes=()):
+    qtype = kind if kind == "nf4" else stored["int8"].dtype
+    array = qwix.QArray(stored["int8"], stored["scale"], qtype=qtype)
+    return qwix.dot_general(x, array, (((x.ndim - 1,), (0,)), ((), ())))
+
+  with mock.patch.multiple(quantised, quantise=quantise, project=project):
+    yield
+
+
+def _storage_row(kernel, kind):
+  """Bytes and error of a stored number, ours and qwix's."""
   import numpy as np
 
   from flan_jax.models import quantised
@@ -204,24 +248,21 @@ def _qwix_row(kernel):
     gap = np.asarray(x, np.float32) - kernel
     return float(np.sqrt(np.mean(gap**2)) / kernel.std())
 
-  stored = quantised.quantise(kernel, "nf4")
-  size = sum(x.nbytes for x in stored.values()) / kernel.size
+  stored = quantised.quantise(kernel, kind)
+  size = _bytes(stored) / kernel.size
   note = f"error {error(quantised.dequantise(stored)):.4f} of the deviation"
-  row = {"job": "bytes of a number in nf4", "ours": size, "unit": "B",
+  row = {"job": f"bytes of a number in {kind}", "ours": size, "unit": "B",
          "runs": 1, "note": f"{note}; qwix is not installed"}
-  if importlib.util.find_spec("qwix") is None:
+  if not _has_qwix():
     return row
-  from qwix._src.core import qarray
+  import qwix
 
-  how = qarray.HowToQuantize(
-    qtype="nf4", channelwise_axes=[1], tiled_axes={0: quantised.BLOCK}
-  )
-  its = qarray.quantize(kernel, how)
-  bytes_its = sum(x.nbytes for x in jax.tree.leaves(its)) / kernel.size
+  array = _qwix_array(kernel, kind)
+  its = _bytes(array) / kernel.size
   return row | {
-    "peer": bytes_its,
-    "ratio": size / bytes_its,
-    "note": f"{note}, qwix {error(qarray.dequantize(its)):.4f}",
+    "peer": its,
+    "ratio": size / its,
+    "note": f"{note}, qwix {error(qwix.dequantize(array)):.4f}",
   }
 
 
@@ -230,11 +271,20 @@ def run() -> list[dict]:
   import jax
   import numpy as np
 
+  from flan_jax.models import quantised
+
   base = decoder_step._model()
-  seconds = _in_turn({n: _stepping(x) for n, x in _sides(base).items()})
+  steps = {n: _stepping(x) for n, x in _sides(base).items()}
   held = {n: _held(x) for n, x in _sides(_large()).items()}
+  pairs = [("LoRA", "full"), ("nf4", "LoRA"), ("int8", "LoRA")]
+  for kind in quantised.KINDS if _has_qwix() else ():
+    pairs.append((kind, f"{kind} by qwix"))
+    with _by_qwix(kind):
+      steps[pairs[-1][1]] = _stepping(_adapted(base, kind))
+      held[pairs[-1][1]] = _held(_adapted(_large(), kind))
+  seconds = _in_turn(steps)
   rows = []
-  for name, against in (("LoRA", "full"), ("nf4", "LoRA"), ("int8", "LoRA")):
+  for name, against in pairs:
     ours, peer = held[name][0], held[against][0]
     rows += [
       {
@@ -257,7 +307,7 @@ def run() -> list[dict]:
       },
     ]
   kernel = 0.02 * jax.random.normal(jax.random.key(0), (1536, 576))
-  rows.append(_qwix_row(np.asarray(kernel)))
+  rows += [_storage_row(np.asarray(kernel), k) for k in quantised.KINDS]
   flops = _adapted(base).model_flops({"decoder_input_tokens": (ROWS, LENGTH)})
   job = "step of LoRA against PEFT's, Llama 35.2M, 2 x 320, float32"
   return rows + step_benchmark.compared("tests.benchmarks.lora", job, flops)
