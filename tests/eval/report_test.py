@@ -222,7 +222,7 @@ def test_parts_may_be_absent(tmp_path, before, after, heading):
 def test_the_page_says_how_choices_are_scored(tmp_path, score):
   made = dataclasses.replace(evaluation(1), score=score)
   text = report.write_report(tmp_path, run={}, after=made).read_text()
-  assert "A choice is scored by the " in text
+  assert "A choice, end of sequence included, is scored by the " in text
   assert ("less that after a prompt" in text) == (score == "calibrated")
 
 
