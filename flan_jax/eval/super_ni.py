@@ -176,8 +176,12 @@ def _metric(track, tokens) -> tuple[Metric, str]:
 
 
 def _score(metric, signature, track, name, tasks) -> CategoryScore:
-  pooled = {0: [a for task in tasks for a in task.answers]}
-  drawn = bootstrap.draws(metric, pooled, f"{track}/{name}")
+  # Each task counts its rows from 0.
+  pooled = [
+    dataclasses.replace(answer, index=n)
+    for n, answer in enumerate(a for task in tasks for a in task.answers)
+  ]
+  drawn = bootstrap.draws(metric, {0: pooled}, f"{track}/{name}")
   values = {v: float(score_T[0]) for v, score_T in drawn.values.items()}
   return CategoryScore(
     track=track,
