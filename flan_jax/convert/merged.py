@@ -15,7 +15,7 @@ from flan_jax.errors import UserError
 from flan_jax.models import ia3, lora, quantised
 
 # Kinds of adapters that are part of kernels -> how their options are read.
-KINDS = {lora.KEY: lora.options_of, ia3.KEY: ia3.options_of}
+KINDS = {lora.KEY: lora.Lora.of, ia3.KEY: ia3.Ia3.of}
 
 
 class MergedSource:

@@ -92,7 +92,7 @@ def read(folder: Any, base: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def write(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """The config of PEFT and its tensors, of a checkpoint with LoRA."""
-  options = lora.options_of(source.adapter)
+  options = lora.Lora.of(source.adapter)
   if options.base_type is not None:
     _log.warning(
       "%s was trained on a base in %s, which adapter_config.json cannot say: on"

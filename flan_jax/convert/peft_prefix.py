@@ -77,7 +77,7 @@ def write(source: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
       prefix, which PEFT does not have.
   """
   c = _checked(source.base)
-  options = prefix.options_of(source.adapter)
+  options = prefix.Prefix.of(source.adapter)
   parts = []
   for layer in range(c.num_layers):
     scope = f"{prefix.KEY}/{_SCOPE.format(layer)}"

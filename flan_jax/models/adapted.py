@@ -11,9 +11,10 @@ parameters are what is trained and saved (`training/trainable.py`); the base is
 read again from where it was.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from flan_jax.errors import UserError, check_known
 
@@ -72,21 +73,37 @@ class OnBase:
     return self.base.module
 
 
-def options_from(made: type, described: Mapping[str, Any], label: str) -> Any:
-  """The options that a checkpoint describes: `{"kind": ..., **options}`.
+class Options:
+  """What a frozen dataclass of an adapter's options has besides.
 
-  Args:
-    made: their dataclass.
-    described: of `Adapted.described`.
+  Attributes:
+    key: of `Adapted`.
     label: of the kind of adapter, for messages.
-
-  Raises:
-    UserError: an option of another version.
   """
-  said = {name: x for name, x in described.items() if name != "kind"}
-  for name in said:
-    check_known(f"an option of {label}", name, made.__dataclass_fields__)
-  return made(**said)
+
+  key: ClassVar[str]
+  label: ClassVar[str]
+
+  def described(self) -> dict[str, Any]:
+    """The options as JSON, for a checkpoint; `of` is the inverse."""
+    return {"kind": self.key, **dataclasses.asdict(self)}
+
+  @classmethod
+  def of(cls, described: Mapping[str, Any]) -> Self:
+    """The options that a checkpoint describes.
+
+    >>> from flan_jax.models.lora import Lora
+    >>> Lora.of(Lora(rank=4).described()) == Lora(rank=4)
+    True
+
+    Raises:
+      UserError: an option of another version.
+    """
+    said = {name: x for name, x in described.items() if name != "kind"}
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in said:
+      check_known(f"an option of {cls.label}", name, known)
+    return cls(**said)
 
 
 # Imported when asked for: each imports this module's users.

@@ -53,7 +53,7 @@ class Scaled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ia3:
+class Ia3(adapted_lib.Options):
   r"""The options of gin/adapters/ia3.gin.
 
   Attributes:
@@ -65,6 +65,8 @@ class Ia3:
     UserError: no regular expression, or an unknown type.
   """
 
+  key: ClassVar[str] = KEY
+  label: ClassVar[str] = "IA3"
   outputs: str = r".*(key|value)/kernel"
   inputs: str | None = r".*mlp/wo/kernel"
   base_type: str | None = None
@@ -76,12 +78,14 @@ class Ia3:
       targets_lib.check(self.inputs, "IA3_INPUTS")
     quantised.check(self.base_type, self.base_rest)
 
-  def described(self) -> dict[str, Any]:
-    """The options as JSON."""
-    return {"kind": KEY, **dataclasses.asdict(self)}
-
   def on(self, model: Any, vocabulary: Any = None) -> "WithIa3":
     """The model with vectors of these options.
+
+    >>> from flan_jax.models import decoder
+    >>> c = decoder.DecoderConfig(vocab_size=8, num_layers=1, num_heads=2)
+    >>> Ia3(inputs=None).on(decoder.DecoderOnly(c)).targets
+    {'decoder/layers_0/self_attention/key/ia3_output': (128,), \
+'decoder/layers_0/self_attention/value/ia3_output': (128,)}
 
     Raises:
       UserError: a regex that matches no kernel of a layer, or something else,
@@ -93,23 +97,12 @@ class Ia3:
     return adapted
 
 
-def options_of(described: Mapping[str, Any]) -> Ia3:
-  """The options that a checkpoint describes.
-
-  >>> options_of(Ia3(inputs=None).described()) == Ia3(inputs=None)
-  True
-
-  Raises:
-    UserError: an option of another version.
-  """
-  return adapted_lib.options_from(Ia3, described, "IA3")
-
-
 @dataclasses.dataclass(frozen=True)
 class WithIa3(lora.WithLora):
   """A model and its vectors; has the interface of a model."""
 
   options: Ia3
+  made_by: ClassVar[type[adapted_lib.Options]] = Ia3
   key: ClassVar[str] = KEY
   trainable: ClassVar[str] = rf"{KEY}/.*"
 
@@ -140,11 +133,6 @@ class WithIa3(lora.WithLora):
     del rng, base_params, saved
     ones = {name: jnp.ones(shape) for name, shape in self.targets.items()}
     return traverse_util.unflatten_dict(ones, sep="/")
-
-  @classmethod
-  def recalled(cls, base: Any, described: Mapping[str, Any]) -> "WithIa3":
-    """The adapted model that a checkpoint of the vectors describes."""
-    return options_of(described).on(base)
 
   def check_same(self, described: Mapping[str, Any], where: Any) -> None:
     """Nothing but the vectors' names and shapes matters."""

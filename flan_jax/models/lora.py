@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import flax.struct
 import jax
@@ -74,7 +74,7 @@ class LowRank:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lora:
+class Lora(adapted_lib.Options):
   r"""The options of gin/adapters/lora.gin and qlora.gin.
 
   Attributes:
@@ -95,6 +95,8 @@ class Lora:
       expression.
   """
 
+  key: ClassVar[str] = KEY
+  label: ClassVar[str] = "LoRA"
   rank: int = 8
   alpha: float = 16.0
   dropout: float = 0.0
@@ -123,10 +125,6 @@ class Lora:
     r = math.sqrt(self.rank) if self.rank_stabilised else self.rank
     return self.alpha / r
 
-  def described(self) -> dict[str, Any]:
-    """The options as JSON; `options_of` is the inverse."""
-    return {"kind": KEY, **dataclasses.asdict(self)}
-
   def on(self, model: Any, vocabulary: Any = None) -> "WithLora":
     """The model with an adapter of these options.
 
@@ -140,28 +138,20 @@ class Lora:
     return adapted
 
 
-def options_of(described: Mapping[str, Any]) -> Lora:
-  """The options that a checkpoint describes.
-
-  >>> options_of(Lora(rank=4).described()) == Lora(rank=4)
-  True
-
-  Raises:
-    UserError: an option of another version.
-  """
-  return adapted_lib.options_from(Lora, described, "LoRA")
-
-
 @dataclasses.dataclass(frozen=True)
 class WithLora(adapted_lib.OnBase):
   """A model and its adapter; has the interface of a model.
 
   Parameters are the base's and, under "lora", `lora_a` and `lora_b` in the
   place of each kernel that they adapt.
+
+  Attributes:
+    made_by: the dataclass of its options.
   """
 
   base: Any
   options: Lora
+  made_by: ClassVar[type[adapted_lib.Options]] = Lora
   key: ClassVar[str] = KEY
   trainable: ClassVar[str] = rf"{KEY}/.*"
   packs: ClassVar[bool] = True
@@ -269,13 +259,13 @@ class WithLora(adapted_lib.OnBase):
     return self.options.described()
 
   @classmethod
-  def recalled(cls, base: Any, described: Mapping[str, Any]) -> "WithLora":
+  def recalled(cls, base: Any, described: Mapping[str, Any]) -> Self:
     """The adapted model that a checkpoint of the adapter describes.
 
     Raises:
       UserError: options of another version.
     """
-    return options_of(described).on(base)
+    return cls.made_by.of(described).on(base)
 
   def check_same(self, described: Mapping[str, Any], where: Any) -> None:
     """Refuses a saved adapter that these options would not read as it is.
@@ -283,7 +273,7 @@ class WithLora(adapted_lib.OnBase):
     Raises:
       UserError: another rank or scale; both are named.
     """
-    said, own = options_of(described), self.options
+    said, own = Lora.of(described), self.options
     if (said.rank, said.scale) != (own.rank, own.scale):
       raise UserError(
         f"{where} is LoRA of rank {said.rank} and scale {said.scale:g} (alpha"

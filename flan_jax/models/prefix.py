@@ -69,7 +69,7 @@ def _in_front(own, x_BSGK):
 
 
 @dataclasses.dataclass(frozen=True)
-class Prefix:
+class Prefix(adapted_lib.Options):
   """The options of gin/adapters/prefix.gin.
 
   Attributes:
@@ -82,6 +82,8 @@ class Prefix:
     UserError: a length below 1, no regular expression, or an unknown type.
   """
 
+  key: ClassVar[str] = KEY
+  label: ClassVar[str] = "prefix tuning"
   length: int = 10
   targets: str = r".*/key/kernel"
   base_type: str | None = None
@@ -94,10 +96,6 @@ class Prefix:
       )
     targets_lib.check(self.targets, "PREFIX_TARGETS")
     quantised.check(self.base_type, self.base_rest)
-
-  def described(self) -> dict[str, Any]:
-    """The options as JSON."""
-    return {"kind": KEY, **dataclasses.asdict(self)}
 
   def on(self, model: Any, vocabulary: Any = None) -> "WithPrefix":
     """The model with a prefix of these options.
@@ -117,23 +115,12 @@ class Prefix:
     return adapted
 
 
-def options_of(described: Mapping[str, Any]) -> Prefix:
-  """The options that a checkpoint describes.
-
-  >>> options_of(Prefix(3).described()) == Prefix(3)
-  True
-
-  Raises:
-    UserError: an option of another version.
-  """
-  return adapted_lib.options_from(Prefix, described, "prefix tuning")
-
-
 @dataclasses.dataclass(frozen=True)
 class WithPrefix(lora.WithLora):
   """A model and the prefixes of its layers; has the interface of a model."""
 
   options: Prefix
+  made_by: ClassVar[type[adapted_lib.Options]] = Prefix
   key: ClassVar[str] = KEY
   trainable: ClassVar[str] = rf"{KEY}/.*"
 
@@ -166,14 +153,9 @@ class WithPrefix(lora.WithLora):
     }
     return traverse_util.unflatten_dict(arrays, sep="/")
 
-  @classmethod
-  def recalled(cls, base: Any, described: Mapping[str, Any]) -> "WithPrefix":
-    """The adapted model that a checkpoint of the prefix describes."""
-    return options_of(described).on(base)
-
   def check_same(self, described: Mapping[str, Any], where: Any) -> None:
     """Refuses a saved prefix of another length; both are named."""
-    said, own = options_of(described).length, self.options.length
+    said, own = Prefix.of(described).length, self.options.length
     if said != own:
       raise UserError(
         f"{where} is a prefix of {said} positions; ADAPTER has {own}: set"

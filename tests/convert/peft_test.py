@@ -275,7 +275,7 @@ def test_other_rank_or_scale_is_refused(made):
   _, base, adapter, _ = made
   opened = peft.PeftSource(adapter, base)
   model = load.model_of(source.open_source(base))
-  options = lora.options_of(opened.adapter)
+  options = lora.Lora.of(opened.adapter)
   for changed in ({"rank": 2}, {"alpha": 5.0}):
     other = lora.Lora(
       **{"rank": 3, "alpha": 7.0, "targets": options.targets, **changed}

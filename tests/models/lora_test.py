@@ -282,4 +282,4 @@ def test_described_and_recalled():
   said = json.loads(json.dumps(model.described()))
   assert adapted_lib.recalled(base, said, "x") == model
   with pytest.raises(UserError, match="'rnak'; known .* nearest is 'rank'"):
-    lora.options_of({"kind": "lora", "rnak": 3})
+    lora.Lora.of({"kind": "lora", "rnak": 3})

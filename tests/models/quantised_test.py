@@ -9,13 +9,22 @@ import pytest
 
 from flan_jax.convert import peft_lora
 from flan_jax.errors import UserError
-from flan_jax.models import dense, ia3, lora, prefix, quantised, targets
+from flan_jax.models import (
+  adapted,
+  dense,
+  ia3,
+  lora,
+  prefix,
+  quantised,
+  targets,
+)
 from tests.models import kinds
 from tests.models.lora_test import ALL, batch_of
 
 
 @pytest.mark.parametrize(
-  "module", [dense, ia3, lora, peft_lora, prefix, quantised, targets],
+  "module",
+  [adapted, dense, ia3, lora, peft_lora, prefix, quantised, targets],
   ids=lambda module: module.__name__,
 )
 def test_docstring_examples(module):
