@@ -92,11 +92,7 @@ def _tiles(manifest: Manifest, kept) -> str:
     made.append((f"{totals['tokens_kept']:,}", "tokens kept"))
   if totals.get("cost"):
     made.append((f"{totals['cost']:,.2f}", "cost"))
-  tiles = "".join(
-    f"<div class='tile'><b>{value}</b><span>{what}</span></div>"
-    for value, what in made
-  )
-  return f"<div class='tiles'>{tiles}</div>"
+  return markup.tiles(made)
 
 
 def _stages(manifest: Manifest) -> str:

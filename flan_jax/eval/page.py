@@ -99,9 +99,7 @@ def _tiles(run, curves, before, after) -> str:
 
   def tile(value, label, start=None):
     arrow = f"<span class='from'>{start} \u2192 </span>" if start else ""
-    tiles.append(
-      f"<div class='tile'><b>{arrow}{value}</b><span>{label}</span></div>"
-    )
+    tiles.append((f"{arrow}{value}", label))
 
   if after or before:
     old = score(before.mean) if before and after else None
@@ -121,7 +119,7 @@ def _tiles(run, curves, before, after) -> str:
   if speed:
     middle = sorted(speed)[len(speed) // 2]
     tile(f"{middle:,.0f}", "tokens per second (median)")
-  return f"<div class='tiles'>{''.join(tiles)}</div>" if tiles else ""
+  return markup.tiles(tiles)
 
 
 def _missing(missing: Mapping[str, str]) -> str:

@@ -67,7 +67,7 @@ def _tiles(primary, means, counts) -> str:
   ]
   n = len(primary)
   tiles += [
-    (f"{better} of {n}", f"tasks better (p &lt; {SIGNIFICANT} after Holm)"),
+    (f"{better} of {n}", f"tasks better (p < {SIGNIFICANT} after Holm)"),
     (f"{worse} of {n}", "tasks worse"),
     (
       f"{sum(c.gained for c in counts.values()):,} and"
@@ -75,11 +75,7 @@ def _tiles(primary, means, counts) -> str:
       "answers became right, wrong",
     ),
   ]
-  made = (
-    f"<div class='tile'><b>{value}</b><span>{what}</span></div>"
-    for value, what in tiles
-  )
-  return f"<div class='tiles'>{''.join(made)}</div>"
+  return markup.tiles(tiles)
 
 
 def _surely(row: Difference) -> bool:

@@ -57,11 +57,7 @@ def _tiles(result) -> str:
     ),
     (f"{result['n_failed']:,}", "pairs without a preference, excluded"),
   ]
-  made = (
-    f"<div class='tile'><b>{value}</b><span>{text(what)}</span></div>"
-    for value, what in tiles
-  )
-  return f"<div class='tiles'>{''.join(made)}</div>"
+  return markup.tiles(tiles)
 
 
 def _notes(result) -> list[str]:

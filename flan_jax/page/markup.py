@@ -42,6 +42,22 @@ def link(address: str, label: str) -> str:
   return f"<a href='{text(address)}' rel='noreferrer'>{text(label)}</a>"
 
 
+def tiles(values: Iterable[tuple[str, str]]) -> str:
+  """Numbers side by side, each over what it is; "" without any.
+
+  >>> tiles([("12", "a < b")])[len("<div class='tiles'>") : -len("</div>")]
+  "<div class='tile'><b>12</b><span>a &lt; b</span></div>"
+
+  Args:
+    values: HTML of a number, and the text below it.
+  """
+  made = "".join(
+    f"<div class='tile'><b>{value}</b><span>{text(what)}</span></div>"
+    for value, what in values
+  )
+  return made and f"<div class='tiles'>{made}</div>"
+
+
 def table(
   header: Sequence[str], rows: Iterable[str], text_columns: int, caption=""
 ) -> str:
