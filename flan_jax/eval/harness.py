@@ -29,6 +29,14 @@ from typing import Any
 
 import numpy as np
 
+# The harness imports torch, which for CUDA brings Triton. That has to be loaded
+# before TensorFlow: the other way round their two copies of LLVM end the
+# process.
+try:  # noqa: SIM105
+  import triton  # noqa: F401
+except ImportError:
+  pass
+
 from flan_jax.convert import load, source
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
