@@ -217,7 +217,10 @@ def test_one_that_is_told_to_stop_stops_all_of_them(alone, tmp_path):
   (saved,) = (folder / "checkpoints").iterdir()
   losses = curve(folder)
   assert saved.name == f"checkpoint_{len(losses)}"
-  np.testing.assert_allclose(losses[:4], curve(one), rtol=1e-5)
+  # A fast machine may be told after one step, a slow one after many.
+  steps = min(len(losses), 4)
+  assert steps
+  np.testing.assert_allclose(losses[:steps], curve(one)[:steps], rtol=1e-5)
 
 
 @LONG
