@@ -14,13 +14,14 @@ P inputs read at once, R rows, S source, T target, V vocabulary.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from flan_jax.models import decoding, sampling, stop_strings
@@ -240,7 +241,38 @@ def _empty(model, params, rows: int, length: int, config) -> Rows:
   where = getattr(jax.tree.leaves(params)[0], "sharding", None)
   if not isinstance(where, NamedSharding):
     return state
-  return jax.device_put(state, NamedSharding(where.mesh, PartitionSpec()))
+  return jax.device_put(state, _places(state, params, where.mesh))
+
+
+def _places(state: Rows, params, mesh: Mesh) -> Rows:
+  """Where a batch lies: heads where the keys' kernels are split, rest whole.
+
+  That is what a cache computed from these kernels is split by anyway.
+  """
+  over = None
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    spec = x.sharding.spec
+    if any(getattr(step, "key", None) == "key" for step in path):
+      over = spec[-1] if len(spec) == x.ndim else None
+      break
+  parts = math.prod(mesh.shape[name] for name in jax.tree.leaves(over))
+
+  def place(path, x):
+    # A field's last letters are its axes, H or G the heads; a scanned stack
+    # has one more before them.
+    letters = getattr(path[-1], "name", "").rpartition("_")[2]
+    spec = PartitionSpec()
+    for letter in set(letters[-x.ndim :]) & set("HG"):
+      axis = letters.index(letter) - len(letters) + x.ndim
+      if x.shape[axis] % parts == 0:
+        spec = PartitionSpec(*[None] * axis, over)
+    return NamedSharding(mesh, spec)
+
+  whole = jax.tree.map(
+    lambda x: NamedSharding(mesh, PartitionSpec()), state._replace(cache=None)
+  )
+  cache = jax.tree_util.tree_map_with_path(place, state.cache)
+  return whole._replace(cache=cache)
 
 
 # The state's buffers become those of the next one: no second cache.

@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 WORKER = """
+import math
 import sys
 import jax
 import numpy as np
@@ -14,7 +17,7 @@ from flan_jax.training.sharding import Layout, Partition
 from tests.eval.fakes import example
 from tests.training import meshes
 
-model = meshes.MODELS["decoder"]
+model = meshes.MODELS[sys.argv[1]]
 examples = [
   example(2 + np.arange(n) % 60, index=n) for n in (3, 5, 9, 70, 80, 90, 100)
 ]
@@ -28,8 +31,9 @@ def listen(event, *_, **__):
     compiled.append(event)
 
 answers = []
-for mesh in ({"fsdp": 4}, {"data": 1}):
-  partition = Partition.of(Layout(mesh), jax.devices()[: mesh.get("fsdp", 1)])
+for mesh in ({"fsdp": 4}, {"fsdp": 2, "tensor": 2}, {"data": 1}):
+  devices = jax.devices()[: math.prod(mesh.values())]
+  partition = Partition.of(Layout(mesh), devices)
   params = partition.fresh_state(model, optimiser.adafactor(1e-3), 0).params
   jax.block_until_ready(params)
   compiled.clear()
@@ -41,17 +45,18 @@ for mesh in ({"fsdp": 4}, {"data": 1}):
   jax.monitoring.unregister_event_duration_listener(listen)
   assert len(compiled) == len(planned.shapes) == 2, (mesh, len(compiled))
   answers.append([a.text for a in made[0]])
-assert answers[0] == answers[1], answers
+assert answers[0] == answers[1] == answers[2], answers
 """
 
 
-def test_a_length_compiles_one_program_on_a_mesh():
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_a_length_compiles_one_program_on_a_mesh(kind):
   env = {
     **os.environ, "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
   }
   done = subprocess.run(
-    [sys.executable, "-c", WORKER], env=env, capture_output=True, text=True,
+    [sys.executable, "-c", WORKER, kind], env=env, capture_output=True, text=True,
     timeout=300,
   )
   assert done.returncode == 0, done.stderr[-3000:]
