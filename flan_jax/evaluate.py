@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import config as config_lib
-from flan_jax import summary
-from flan_jax.convert import fingerprint, load
+from flan_jax import evaluated, summary
+from flan_jax.convert import fingerprint
 from flan_jax.data import (
   collection,
   inventory,
@@ -31,7 +31,7 @@ from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import SPLITS, EvaluationSet
 from flan_jax.models import rule_adapter as rule_adapter_lib
 from flan_jax.models.decoding_config import DecodeConfig
-from flan_jax.training import checks
+from flan_jax.training import checks, processes, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -63,6 +63,8 @@ def evaluate_tasks(
   >>> before = evaluate_tasks(model, params, rows)        # doctest: +SKIP
   >>> before.headline["eval/rte/accuracy_mean"]           # doctest: +SKIP
   52.7
+
+  With parameters on a mesh it is called in `partition.laid_out()`.
 
   Args:
     model: `models/t5.py: EncoderDecoder` or `models/decoder.py: DecoderOnly`.
@@ -154,6 +156,7 @@ def evaluate(
   stop_strings: Sequence[str] = (),
   allow_seen: bool = False,
   rule_adapter: rule_adapter_lib.RuleAdapter | None = None,
+  layout: sharding.Layout | None = None,
 ) -> pathlib.Path:
   """Evaluates one checkpoint and writes the page about it.
 
@@ -191,6 +194,7 @@ def evaluate(
     stop_strings: texts that end a generated answer too.
     allow_seen: whether datasets that the run was trained on are evaluated.
     rule_adapter: rules on the logits while answers are generated; None: none.
+    layout: where the parameters lie, see `evaluated.load_params`.
 
   Returns:
     The path of the page.
@@ -204,7 +208,7 @@ def evaluate(
     **({} if eval_examples is None else {"eval_examples": eval_examples}),
   )
   checks.lengths(task_feature_lengths)
-  opened, model, vocabulary = open_model(
+  opened, model, vocabulary = evaluated.open_model(
     initial_checkpoint_path, model, vocabulary
   )
 
@@ -258,8 +262,7 @@ def evaluate(
       "missing": sorted({f"{m.dataset}:{m.version}" for m in held_out.missing}),
     }
   )
-  folder = record_lib.choose_directory(output_dir, record)
-  record_lib.claim(folder, record, option="OUTPUT_DIR")
+  folder = evaluated.claim_folder(output_dir, record)
   display = progress_lib.Display()
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
   display.say(f"data:       {data.label}")
@@ -277,19 +280,20 @@ def evaluate(
     rules, without = rule_adapter.of(vocabulary.encode, vocabulary.decode)
     for note in rule_adapter_lib.missing_notes(without):
       display.say(note)
-  params = load.load_params(opened, model)
-  result = evaluate_tasks(
-    model,
-    params,
-    rows,
-    score=score,
-    stop_strings=stop_strings,
-    rules=rules,
-    predictions=folder / "predictions.jsonl",
-    kept=folder,
-    run=f"{opened.path} {fingerprint.fingerprint(params)}",
-    progress=progress_lib.answered(display),
-  )
+  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  with partition.laid_out():
+    result = evaluate_tasks(
+      model,
+      params,
+      rows,
+      score=score,
+      stop_strings=stop_strings,
+      rules=rules,
+      predictions=folder / "predictions.jsonl",
+      kept=folder,
+      run=f"{opened.path} {fingerprint.fingerprint(params)}",
+      progress=progress_lib.answered(display),
+    )
   page = report.write_report(
     folder,
     run={
@@ -303,22 +307,6 @@ def evaluate(
   summary.results(display, None, result)
   display.say(f"report: {page}")
   return page
-
-
-def open_model(
-  initial_checkpoint_path: str, model: Any = None, vocabulary: Any = None
-) -> tuple[Any, Any, Any]:
-  """The opened checkpoint, its model and its vocabulary, which fit together.
-
-  Raises:
-    UserError: they do not, or one is neither given nor in the checkpoint.
-  """
-  opened = load.opened(initial_checkpoint_path)
-  model = load.model_of(opened, model)
-  vocabulary = load.vocabulary_of(opened, vocabulary)
-  checks.vocabulary(vocabulary, model)
-  vocabulary_lib.check_padding(vocabulary, model.kind)
-  return opened, model, vocabulary
 
 
 def _said(seen: Mapping[str, list[str]]) -> str:
@@ -429,6 +417,7 @@ def _answer_files(folder, tasks, splits, run, model, config):
         folder / f"{name}.jsonl",
         run=config_lib.fingerprint(repr((run, model, *options))),
         key=key,
+        share=processes.from_first,
       )
       if needed
       else None

@@ -12,15 +12,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import evaluate
-from flan_jax.convert import fingerprint, load
+from flan_jax import evaluate, evaluated
+from flan_jax.convert import fingerprint
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError, check_known
 from flan_jax.eval import bbh, mmlu, normalised, page_text, prompted, report
 from flan_jax.eval import files as files_lib
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.training import checks
+from flan_jax.training import checks, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -50,6 +50,7 @@ def evaluate_benchmarks(
   batch_size: int = 8,
   form: prompted.Form | None = None,
   eval_examples: int | None = None,
+  layout: sharding.Layout | None = None,
 ) -> pathlib.Path:
   """Evaluates one checkpoint on benchmarks and writes their table.
 
@@ -67,6 +68,7 @@ def evaluate_benchmarks(
     batch_size: inputs per batch.
     form: what surrounds every prompt; None: nothing does.
     eval_examples: questions at most per task, the first; None: all.
+    layout: where the parameters lie, see `evaluated.load_params`.
 
   Returns:
     The path of the table, `benchmarks.md`; `benchmarks.json` has the same.
@@ -90,7 +92,7 @@ def evaluate_benchmarks(
     folder, shots = settings[benchmark]
     shots = benchmark.SHOTS if shots is None else shots
     questions[name] = benchmark.load(folder, shots=shots, cot=cot)
-  opened, model, vocabulary = evaluate.open_model(
+  opened, model, vocabulary = evaluated.open_model(
     initial_checkpoint_path, model, vocabulary
   )
   sets = {
@@ -113,17 +115,17 @@ def evaluate_benchmarks(
       "shots": {name: _shots(rows) for name, rows in sets.items()},
     }
   )
-  folder = record_lib.choose_directory(output_dir, record)
-  record_lib.claim(folder, record, option="OUTPUT_DIR")
+  folder = evaluated.claim_folder(output_dir, record)
   display = progress_lib.Display()
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
-  params = load.load_params(opened, model)
+  params, partition = evaluated.load_params(opened, model, layout, batch_size)
   scores = []
   for name, rows in sets.items():
     stop = _stop(rows, name)
-    result = answer(
-      name, rows, model, params, folder / name, record, display, stop
-    )
+    with partition.laid_out():
+      result = answer(
+        name, rows, model, params, folder / name, record, display, stop
+      )
     scores.append(normalised.score(name, result.tasks.values()))
   if len(scores) > 1:
     scores.append(normalised.average(scores))

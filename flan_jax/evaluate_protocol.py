@@ -23,6 +23,7 @@ from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.page_series import Point
 from flan_jax.eval.page_text import DASH
 from flan_jax.eval.protocol_table import Table
+from flan_jax.training import processes
 from flan_jax.training import progress as progress_lib
 
 _TESTED = ("difference", "95 % interval", "p", "p (Holm)", "test")
@@ -91,6 +92,7 @@ def evaluate_series(
       )
   points = _checked(points)
   folder = pathlib.Path(output_dir)
+  own = processes.own_folder(folder)
   found = []
   for number, (label, checkpoint, mixture) in enumerate(points, 1):
     page = evaluate(
@@ -104,9 +106,9 @@ def evaluate_series(
     series_table(title, points, results),
     *differences(points, [page.parent for page in found]),
   ]
-  pages = [page.relative_to(folder).as_posix() for page in found]
+  pages = [os.path.relpath(page, own) for page in found]
   html = page_series.render(title, points, results, tables, pages)
-  return _write(folder, "series", tables, html)
+  return _write(own, "series", tables, html)
 
 
 def read_evaluation(page: pathlib.Path) -> Evaluation:

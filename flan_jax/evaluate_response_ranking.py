@@ -15,8 +15,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import evaluate
-from flan_jax.convert import load
+from flan_jax import evaluated
 from flan_jax.data import collection, mixtures, template
 from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
@@ -24,7 +23,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import files as files_lib
 from flan_jax.eval import page_text, rank, rank_plan, response_ranking
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.training import checks
+from flan_jax.training import checks, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -44,6 +43,7 @@ def evaluate_response_ranking(
   vocabulary: Any = None,
   batch_size: int = 8,
   tfds_data_dir: str | None = None,
+  layout: sharding.Layout | None = None,
 ) -> pathlib.Path:
   """Ranks every instruction's response among others' and writes the table.
 
@@ -62,6 +62,7 @@ def evaluate_response_ranking(
     vocabulary: None: the tokenizer that comes with the checkpoint.
     batch_size: inputs per batch.
     tfds_data_dir: TFDS data directory; None: $TFDS_DATA_DIR, else the sample.
+    layout: where the parameters lie, see `evaluated.load_params`.
 
   Returns:
     The path of the table, `response_ranking.md`; `response_ranking.json` has
@@ -78,7 +79,7 @@ def evaluate_response_ranking(
       "EVAL_MIXTURE_OR_TASK_NAME is None: say whose instructions and responses"
       " are ranked, such as 'sft_held_out'."
     )
-  opened, model, vocabulary = evaluate.open_model(
+  opened, model, vocabulary = evaluated.open_model(
     initial_checkpoint_path, model, vocabulary
   )
   wrapper = template.Wrapper(eos=model.kind == "encoder_decoder")
@@ -113,19 +114,19 @@ def evaluate_response_ranking(
       "instructions": len(examples),
     }
   )
-  folder = record_lib.choose_directory(output_dir, record)
-  record_lib.claim(folder, record, option="OUTPUT_DIR")
+  folder = evaluated.claim_folder(output_dir, record)
   display = progress_lib.Display()
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
   display.say(
     f"ranks:      {eval_mixture_or_task_name}, {len(examples):,} instructions,"
     f" {other_responses} other responses each"
   )
-  ranked = rank.rank(
-    model,
-    load.load_params(opened, model),
-    rank_plan.plan(examples, batch_size=batch_size, lengths=rows.lengths),
+  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  planned = rank_plan.plan(
+    examples, batch_size=batch_size, lengths=rows.lengths
   )
+  with partition.laid_out():
+    ranked = rank.rank(model, params, planned)
   scores = response_ranking.scores(ranked)
   path = write(folder, eval_mixture_or_task_name, scores, ranked)
   display.table("response ranking", _HEADER, list(map(_cells, scores)))

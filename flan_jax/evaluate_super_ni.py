@@ -7,13 +7,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import evaluate, evaluate_benchmarks
-from flan_jax.convert import load
+from flan_jax import evaluate_benchmarks, evaluated
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import files as files_lib
 from flan_jax.eval import page_text, prompted, recorded, super_ni
-from flan_jax.training import checks
+from flan_jax.training import checks, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -32,6 +31,7 @@ def evaluate_super_ni(
   vocabulary: Any = None,
   batch_size: int = 8,
   form: prompted.Form | None = None,
+  layout: sharding.Layout | None = None,
 ) -> pathlib.Path:
   """Evaluates one checkpoint on a track's test tasks and writes the table.
 
@@ -50,6 +50,7 @@ def evaluate_super_ni(
     vocabulary: None: the tokenizer that comes with the checkpoint.
     batch_size: inputs per batch.
     form: what surrounds every prompt; None: nothing does.
+    layout: where the parameters lie, see `evaluated.load_params`.
 
   Returns:
     The path of the table, `super_ni.md`; `super_ni.json` has the same.
@@ -65,7 +66,7 @@ def evaluate_super_ni(
   questions = super_ni.load(
     super_ni_dir, track=track, positives=positives, instances=instances
   )
-  opened, model, vocabulary = evaluate.open_model(
+  opened, model, vocabulary = evaluated.open_model(
     initial_checkpoint_path, model, vocabulary
   )
   rows = prompted.evaluation_set(
@@ -84,21 +85,22 @@ def evaluate_super_ni(
       "tasks": {task.name: len(asked) for task, asked in questions.items()},
     }
   )
-  folder = record_lib.choose_directory(output_dir, record)
-  record_lib.claim(folder, record, option="OUTPUT_DIR")
+  folder = evaluated.claim_folder(output_dir, record)
   display = progress_lib.Display()
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
-  evaluate_benchmarks.answer(
-    f"Super-NaturalInstructions, {track} track",
-    rows,
-    model,
-    load.load_params(opened, model),
-    folder,
-    record,
-    display,
-    # What a model writes that goes on with the next example.
-    ("\nInput:", "Positive Example", "Now complete"),
-  )
+  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  with partition.laid_out():
+    evaluate_benchmarks.answer(
+      f"Super-NaturalInstructions, {track} track",
+      rows,
+      model,
+      params,
+      folder,
+      record,
+      display,
+      # What a model writes that goes on with the next example.
+      ("\nInput:", "Positive Example", "Now complete"),
+    )
   scores = super_ni.scores(recorded.read(folder), track, tokens)
   path = write_table(folder, scores)
   display.table(scores[0].signature, _HEADER, list(map(_cells, scores)))

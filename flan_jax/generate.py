@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.convert import load, source
+from flan_jax import evaluated
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation
 from flan_jax.models.decoding_config import DecodeConfig
 from flan_jax.models.rule_adapter import RuleAdapter, missing_notes
-from flan_jax.training import checks, progress
+from flan_jax.training import checks, processes, progress, sharding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +59,7 @@ def generate(
   prompt_suffix: str = "",
   inputs_eos: bool | None = None,
   rule_adapter: RuleAdapter | None = None,
+  layout: sharding.Layout | None = None,
 ) -> list[generation.Generated]:
   """Continues every prompt with the model of a checkpoint.
 
@@ -83,6 +84,7 @@ def generate(
     inputs_eos: whether EOS follows a prompt, as in training; None: it does for
       an encoder-decoder model and does not for a decoder-only model.
     rule_adapter: rules on the model's logits; None: none.
+    layout: where the parameters lie, see `evaluated.load_params`.
 
   Returns:
     The answers, in the order of the prompts. Equal prompts get equal answers;
@@ -97,11 +99,9 @@ def generate(
   checks.numbers(inputs_length=inputs_length, batch_size=batch_size)
   given = read_prompts(prompts, prompts_path)
   _check_output(output_path, overwrite)
-  opened = source.open_source(initial_checkpoint_path)
-  model = load.model_of(opened, model)
-  vocabulary = load.vocabulary_of(opened, vocabulary)
-  checks.vocabulary(vocabulary, model)
-  vocabulary_lib.check_padding(vocabulary, model.kind)
+  opened, model, vocabulary = evaluated.open_model(
+    initial_checkpoint_path, model, vocabulary
+  )
   if not decode.end_ids:
     decode = dataclasses.replace(
       decode, end_ids=vocabulary_lib.end_ids(vocabulary)
@@ -133,17 +133,19 @@ def generate(
     f"{opened.path} ({opened.format}): {model.kind},"
     f" {vocabulary_lib.describe(vocabulary)}"
   )
-  results = generation.generate(
-    model,
-    load.load_params(opened, model),
-    plan,
-    decode=vocabulary.decode,
-    config=decode,
-    name=_name,
-    progress=progress.answered(display),
-  )
+  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  with partition.laid_out():
+    results = generation.generate(
+      model,
+      params,
+      plan,
+      decode=vocabulary.decode,
+      config=decode,
+      name=_name,
+      progress=progress.answered(display),
+    )
   _print(display, results)
-  if output_path is not None:
+  if output_path is not None and processes.is_first():
     _write(output_path, results)
     display.say(f"wrote {output_path}: {len(results):,} lines")
   return results

@@ -21,7 +21,7 @@ from flan_jax.errors import UserError
 from flan_jax.eval import prompt_words
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.training import loop, progress, validation, writers
+from flan_jax.training import loop, progress, sharding, validation, writers
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Measuring:
     model: Any,
     validation: validation.Validation,
     held_out: EvaluationSet | None,
+    partition: sharding.Partition,
     vocabulary: Any,
     log: writers.MetricsLog,
     display: progress.Display,
@@ -45,6 +46,7 @@ class Measuring:
     model: that is trained.
     validation: of the training mixture.
     held_out: None evaluates nothing.
+    partition: where parameters lie.
     vocabulary: that says what the vectors of a soft prompt are near.
     log: gets the scalars.
     display: gets a line.
@@ -53,6 +55,7 @@ class Measuring:
     self._model = model
     self._validation = validation
     self._held_out = held_out
+    self._partition = partition
     self._vocabulary = vocabulary
     self._log = log
     self._display = display
@@ -100,12 +103,13 @@ class Measuring:
   def _evaluated(self, params, step: int) -> Evaluation | None:
     """None: it cannot be kept. A run does not end for a full disk."""
     try:
-      result = evaluate.evaluate_tasks(
-        self._model,
-        params,
-        self._held_out,
-        predictions=self._folder / "predictions" / f"step_{step}.jsonl",
-      )
+      with self._partition.laid_out():
+        result = evaluate.evaluate_tasks(
+          self._model,
+          params,
+          self._held_out,
+          predictions=self._folder / "predictions" / f"step_{step}.jsonl",
+        )
       write(self._folder / f"evaluation_{step}.json", result.to_json())
     except (OSError, UserError) as error:
       if not isinstance(error.__context__ or error, OSError):

@@ -370,6 +370,7 @@ def train(
     model=model,
     validation=validation,
     held_out=held_out_set,
+    partition=partition,
     vocabulary=vocabulary,
     log=log,
     display=display,
@@ -381,8 +382,7 @@ def train(
     with account.spending("evaluation"):
       measure(trainable_lib.merge(state.params, frozen), start)
 
-  # The steps. A second pass over the data and a second pipeline begin after
-  # the first of them.
+  # The steps. Other passes over the data begin after the first of them.
   left_out = input_lib.InThread(
     functools.partial(measuring.left_out, folder, training, lengths)
   )

@@ -23,9 +23,9 @@ def vocabulary():
   catalogue.unregister()
 
 
-def made(kind, vocab_size):
+def made(kind, vocab_size, heads=1):
   sizes = {
-    "vocab_size": vocab_size, "emb_dim": 8, "num_heads": 1, "head_dim": 8,
+    "vocab_size": vocab_size, "emb_dim": 8, "num_heads": heads, "head_dim": 8,
     "mlp_dim": 8,
   }
   if kind == "decoder_only":

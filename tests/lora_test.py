@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from flan_jax import config, evaluate
+from flan_jax import config, evaluated
 from flan_jax.convert import job, load, native, peft, shapes, trees
 from flan_jax.errors import UserError
 from flan_jax.models.lora import WithLora
@@ -73,7 +73,7 @@ def test_adapters_go_on_top_of_a_training_file(path):
 
 
 def opened(path):
-  source, model, _ = evaluate.open_model(str(path))
+  source, model, _ = evaluated.open_model(str(path))
   return model, load.load_params(source, model)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import config, evaluate
+from flan_jax import config, evaluated
 from flan_jax.convert import bases, fingerprint, load, prompts, trees
 from flan_jax.errors import UserError
 from flan_jax.models.prefix import WithPrefix
@@ -65,7 +65,7 @@ def test_the_base_is_bit_equal_and_the_checkpoint_holds_the_prompt_alone(runs):
   assert all("/soft_prompt/" in name for name in slots)
   size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
   assert size < 1_000_000
-  opened, model, _ = evaluate.open_model(str(runs / "prompt"))
+  opened, model, _ = evaluated.open_model(str(runs / "prompt"))
   assert isinstance(model, SoftPrompt)
   whole = trees.flatten(load.load_params(opened, model))
   base = trees.flatten(load.load_params(str(runs / "base"), model.base))
@@ -109,9 +109,9 @@ def test_another_base_or_none_is_refused(runs, tmp_path):
   (runs / "base").rename(tmp_path / "base")
   try:
     with pytest.raises(UserError, match="which is not there"):
-      evaluate.open_model(prompt)
+      evaluated.open_model(prompt)
     shutil.copytree(runs / "other", runs / "base")
-    opened, model, _ = evaluate.open_model(prompt)
+    opened, model, _ = evaluated.open_model(prompt)
     other = fingerprint.fingerprint(
       load.load_params(str(runs / "other"), model.base)
     )
@@ -147,7 +147,7 @@ def test_norms_alone_are_trained_by_a_regex(runs, tmp_path):
     INITIAL_CHECKPOINT_PATH=str(runs / "base"),
     TRAINABLE=r".*_norm/scale",
   )
-  opened, model, _ = evaluate.open_model(str(tmp_path))
+  opened, model, _ = evaluated.open_model(str(tmp_path))
   whole = trees.flatten(load.load_params(opened, model))
   base = trees.flatten(load.load_params(str(runs / "base"), model))
   for name, array in base.items():
@@ -165,7 +165,7 @@ def test_a_prefix_of_every_layer_is_trained_before_packed_rows(runs, tmp_path):
   _, manifest = restore.find(tmp_path)
   params = [n for n in manifest["arrays"] if n.startswith("params/")]
   assert all(n.startswith("params/prefix/") for n in params)
-  opened, model, _ = evaluate.open_model(str(tmp_path))
+  opened, model, _ = evaluated.open_model(str(tmp_path))
   assert isinstance(model, WithPrefix)
   assert model.options.length == 3
   whole = load.load_params(opened, model)
@@ -201,7 +201,7 @@ def test_what_is_refused(runs, tmp_path, changes, message):
 
 def test_the_report_says_what_the_vectors_are_near(runs):
   near = json.loads((runs / "prompt" / "prompt.json").read_text())["encoder"]
-  _, model, vocabulary = evaluate.open_model(str(runs / "prompt"))
+  _, model, vocabulary = evaluated.open_model(str(runs / "prompt"))
   assert len(near) == model.length
   params = load.load_params(str(runs / "prompt"), model)
   table = np.asarray(model.embedding(params))

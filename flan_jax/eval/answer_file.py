@@ -32,6 +32,8 @@ class AnswerFile:
     path: of the finished file, `*.jsonl`; its folder is made.
     run: names the model and the options; answers of another run are refused.
     key: what a line says of an example.
+    share: of several processes that compute the same answers, gives each the
+      lines of the first; None: this is the only one.
   """
 
   def __init__(
@@ -40,10 +42,11 @@ class AnswerFile:
     *,
     run: str,
     key: Callable[[Any], Mapping[str, Any]],
+    share: Callable[[list], list] | None = None,
   ):
     self.path = pathlib.Path(path)
     self.partial = self.path.with_suffix(".partial.jsonl")
-    self._run, self._key = run, key
+    self._run, self._key, self._share = run, key, share
     self._file = None
     self._lines: dict[int, dict[str, Any]] = {}
 
@@ -62,6 +65,9 @@ class AnswerFile:
       self._file = self.partial.open("a", encoding="utf-8")
     except OSError as e:
       raise self._unwritable(e) from None
+    if self._share is not None:
+      lines = map(_line, self._share(list(self._lines.values())))
+      self._lines = {line["number"]: line for line in lines}
     return {n: line["answers"] for n, line in self._lines.items()}
 
   def add(
@@ -104,10 +110,8 @@ class AnswerFile:
         file.truncate(len(whole))
     for row, text in enumerate(whole.split(b"\n")[:-1], 1):
       try:
-        line = json.loads(text)
-        number, prompt = line["number"], line["prompt"]
-        run, answers = line["run"], line["answers"]
-        answers = [{**a, "tokens": tuple(a["tokens"])} for a in answers]
+        line = _line(json.loads(text))
+        number, prompt, run = (line[k] for k in ("number", "prompt", "run"))
       except (ValueError, TypeError, KeyError) as e:
         raise UserError(
           f"{path}, line {row} is no answer ({e!r}); remove the file, and its"
@@ -123,7 +127,7 @@ class AnswerFile:
           f"{path}, line {row} answers another prompt than example {number} of"
           " this evaluation. Give another OUTPUT_DIR, or remove the file."
         )
-      self._lines[number] = {**line, "answers": answers}
+      self._lines[number] = line
 
   def _unwritable(self, error: OSError) -> UserError:
     return UserError(
@@ -136,6 +140,12 @@ def checksum(example: Any) -> str:
   """Sixteen hex digits of the tokens that a model reads."""
   tokens = example.inputs.astype("<i4").tobytes()
   return hashlib.sha256(tokens).hexdigest()[:16]
+
+
+def _line(value: Mapping[str, Any]) -> dict[str, Any]:
+  """A line as it was kept: JSON has no tuples."""
+  answers = [{**a, "tokens": tuple(a["tokens"])} for a in value["answers"]]
+  return {**value, "answers": answers}
 
 
 def _text(line: Mapping[str, Any]) -> str:

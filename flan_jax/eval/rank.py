@@ -38,6 +38,7 @@ from jaxtyping import Array, Float, Int
 from flan_jax.errors import UserError
 from flan_jax.eval import answer_file, buckets, rank_plan
 from flan_jax.eval.rank_plan import Plan
+from flan_jax.models import placement
 
 if TYPE_CHECKING:
   from flan_jax.data.evaluation import EvalExample
@@ -97,7 +98,6 @@ class Scored:
     return dataclasses.replace(self, score=score)
 
 
-@functools.partial(jax.jit, static_argnames="model")
 def choice_log_probs(
   model: Any,
   params: Any,
@@ -114,8 +114,21 @@ def choice_log_probs(
     inputs_BS: ids, padded with -1.
     choices_BCT: ids with EOS, padded with -1.
   """
+  return _log_probs(
+    model,
+    params,
+    placement.put(inputs_BS, "batch", None),
+    placement.put(choices_BCT, "batch", None, None),
+    placement.current(),
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "placed"))
+def _log_probs(model, params, inputs_BS, choices_BCT, placed):
+  del placed  # A program is of one placement.
   encoded = model.encode(params, inputs_BS)
-  return model.score(params, encoded, choices_BCT).sum(axis=-1)
+  scores_BC = model.score(params, encoded, choices_BCT).sum(axis=-1)
+  return placement.constrain(scores_BC, None, None)
 
 
 def rank(

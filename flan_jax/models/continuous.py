@@ -14,21 +14,22 @@ P inputs read at once, R rows, S source, T target, V vocabulary.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from flan_jax.models import decoding, sampling, stop_strings
+from flan_jax.models import decoding, placement, sampling, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
 
 # Rows that are read into a batch at once, as a part of it.
 READ_AT_ONCE = 4
+# What a mesh may split of a cache, by the letter of the axis.
+_AXES = {"B": "batch", "H": "heads", "G": "heads"}
 
 
 class Rows(NamedTuple):
@@ -135,7 +136,7 @@ def answers(
     raise ValueError(f"{config} is decoded by decoding.decode")
   compiled, T = config.compiled, config.max_decode_len
   state = _empty(model, params, rows, length, compiled)
-  group = max(1, rows // READ_AT_ONCE)
+  group = _group(rows)
   most = decoding.LOOK_EVERY if config.stop_strings else T
   waiting = iter(range(len(inputs)))
   numbers: list[int | None] = [None] * rows  # the input in each row
@@ -156,6 +157,7 @@ def answers(
       np.int32(wanted),
       np.int32(most),
       compiled,
+      placement.current(),
     )
     stopped_R = np.zeros(rows, bool)
     if not full:
@@ -165,6 +167,13 @@ def answers(
       numbers[row] = None
       left -= 1
       yield ended
+
+
+def _group(rows: int) -> int:
+  """Rows that are read at once: of a mesh each part of the batch has some."""
+  group = max(1, rows // READ_AT_ONCE)
+  parts = placement.share("batch")
+  return group if rows % parts else -(-group // parts) * parts
 
 
 def _next(inputs, waiting, numbers, group, length, stopped_R):
@@ -238,54 +247,51 @@ def _empty(model, params, rows: int, length: int, config) -> Rows:
       np.zeros((rows, model.config.vocab_size), bool) if remembers else None
     ),
   )
+  if placement.current() is not None:
+    return _placed(placement.put, state)
   where = getattr(jax.tree.leaves(params)[0], "sharding", None)
   if not isinstance(where, NamedSharding):
     return state
-  return jax.device_put(state, _places(state, params, where.mesh))
+  return jax.device_put(state, NamedSharding(where.mesh, PartitionSpec()))
 
 
-def _places(state: Rows, params, mesh: Mesh) -> Rows:
-  """Where a batch lies: heads where the keys' kernels are split, rest whole.
+def _placed(place: Callable, state: Rows) -> Rows:
+  """Rows of the cache split as the batch, its heads as heads, the rest whole.
 
-  That is what a cache computed from these kernels is split by anyway.
+  Args:
+    place: `placement.put` or `constrain`.
+    state: a batch.
   """
-  over = None
-  for path, x in jax.tree_util.tree_leaves_with_path(params):
-    spec = x.sharding.spec
-    if any(getattr(step, "key", None) == "key" for step in path):
-      over = spec[-1] if len(spec) == x.ndim else None
-      break
-  parts = math.prod(mesh.shape[name] for name in jax.tree.leaves(over))
 
-  def place(path, x):
-    # A field's last letters are its axes, H or G the heads; a scanned stack
-    # has one more before them.
+  def of_cache(path, x):
+    # The last letters of a field's name are its axes.
     letters = getattr(path[-1], "name", "").rpartition("_")[2]
-    spec = PartitionSpec()
-    for letter in set(letters[-x.ndim :]) & set("HG"):
-      axis = letters.index(letter) - len(letters) + x.ndim
-      if x.shape[axis] % parts == 0:
-        spec = PartitionSpec(*[None] * axis, over)
-    return NamedSharding(mesh, spec)
+    names = [_AXES.get(letter) for letter in letters]
+    return place(x, *[None] * (x.ndim - len(names)), *names)
 
   whole = jax.tree.map(
-    lambda x: NamedSharding(mesh, PartitionSpec()), state._replace(cache=None)
+    lambda x: place(x, *[None] * x.ndim), state._replace(cache=None)
   )
-  cache = jax.tree_util.tree_map_with_path(place, state.cache)
+  with placement.decoding():
+    cache = jax.tree_util.tree_map_with_path(of_cache, state.cache)
   return whole._replace(cache=cache)
 
 
 # The state's buffers become those of the next one: no second cache.
 @functools.partial(
-  jax.jit, static_argnames=("model", "config"), donate_argnames="state"
+  jax.jit,
+  static_argnames=("model", "config", "placed"),
+  donate_argnames="state",
 )
-def _go_on(model, params, state, new, seed, wanted, most, config):
+def _go_on(model, params, state, new, seed, wanted, most, config, placed):
   """Gives up rows, reads inputs, and decodes until `wanted` rows have ended.
 
   Args:
     wanted: rows, with those that hold no input.
     most: tokens per row at most.
+    placed: `placement.current()`.
   """
+  del placed  # A program is of one placement.
   rows = len(state.ended_R)
   axes = _row_axes(model, state.cache, rows)
   state = state._replace(ended_R=state.ended_R | new.stopped_R)
@@ -304,7 +310,8 @@ def _go_on(model, params, state, new, seed, wanted, most, config):
     count, state = carry
     return count + 1, _step(model, params, state, seed, config, axes)
 
-  return jax.lax.while_loop(unfinished, step, (jnp.int32(0), state))[1]
+  _, state = jax.lax.while_loop(unfinished, step, (jnp.int32(0), state))
+  return _placed(placement.constrain, state)
 
 
 def _row_axes(model, cache, rows: int):
@@ -323,8 +330,9 @@ def _row_axes(model, cache, rows: int):
 
 def _read(model, params, state: Rows, new: New, seed, config, axes) -> Rows:
   """The state with new inputs in their rows, and the first token of each."""
+  inputs_PS = placement.constrain(new.inputs_PS, "batch", None)
   logits_PV, fresh = model.start_decoding(
-    params, new.inputs_PS, config.max_decode_len
+    params, inputs_PS, config.max_decode_len
   )
 
   def put(old, value, axis=0):
@@ -370,9 +378,9 @@ def _step(model, params, state: Rows, seed, config, axes) -> Rows:
     logits_1V, cache = model.decode_step(params, token[None], cache, index)
     return logits_1V[0], jax.tree.map(jnp.squeeze, cache, axes)
 
-  logits_RV, cache = jax.vmap(one, (0, axes, 0), (0, axes))(
-    token_R, state.cache, before_R
-  )
+  with placement.decoding():
+    ones = placement.over_rows(one, len(rows_R), (0, axes, 0), (0, axes))
+    logits_RV, cache = ones(token_R, state.cache, before_R)
   token_R, log_prob_R, finite_R = _pick(
     logits_RV, seed, state.seeds_R, state.index_R, state.said_RV, config
   )

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flan_jax.errors import UserError
-from flan_jax.models import beam, sampling, stop_strings
+from flan_jax.models import beam, placement, sampling, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
 
 # Tokens between two looks at the text, where there are stop strings.
@@ -101,24 +101,33 @@ def example_seeds(inputs_BS: Int[np.ndarray, "B S"]) -> list[int]:
   return [zlib.crc32(row[row >= 0].tobytes()) for row in rows]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config"))
-def _start_rows(model, params, inputs_BS, keys_B, config):
+# `placed` is what a program is compiled for. Of a mesh the rows of these states
+# are not split.
+@functools.partial(jax.jit, static_argnames=("model", "config", "placed"))
+def _start_rows(model, params, inputs_BS, keys_B, config, placed):
+  del placed
   return sampling.start(model, params, inputs_BS, keys_B, config)
 
 
 # The state's buffers become those of the next one: no second cache.
 @functools.partial(
-  jax.jit, static_argnames=("model", "config"), donate_argnames="state"
+  jax.jit,
+  static_argnames=("model", "config", "placed"),
+  donate_argnames="state",
 )
-def _advance_rows(model, params, state, until, config):
-  return sampling.advance(model, params, state, until, config)
+def _advance_rows(model, params, state, until, config, placed):
+  del placed
+  with placement.decoding(rows=False):
+    return sampling.advance(model, params, state, until, config)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config"))
-def _search(model, params, inputs_BS, config):
+@functools.partial(jax.jit, static_argnames=("model", "config", "placed"))
+def _search(model, params, inputs_BS, config, placed):
+  del placed
   state = beam.start(model, params, inputs_BS, config)
-  state = beam.advance(model, params, state, config.max_decode_len, config)
-  return *beam.best(state, config.num_samples), state.finite_B
+  with placement.decoding(rows=False):
+    state = beam.advance(model, params, state, config.max_decode_len, config)
+    return *beam.best(state, config.num_samples), state.finite_B
 
 
 @jax.jit
@@ -127,7 +136,8 @@ def _keys(seed, seeds_B):
 
 
 def _beams(model, params, inputs_BS, config):
-  results = _search(model, params, inputs_BS, config.compiled)
+  placed = placement.current()
+  results = _search(model, params, inputs_BS, config.compiled, placed)
   return tuple(map(np.asarray, results))
 
 
@@ -142,8 +152,11 @@ def _rows(model, params, inputs_BS, config, seeds_B, text, name) -> Decoded:
     seeds_B = example_seeds(inputs_BS) if seeds_B is None else seeds_B
     keys_B = _keys(np.uint32(config.seed or 0), np.asarray(seeds_B, np.uint32))
   T = config.max_decode_len
-  state = _start_rows(model, params, inputs_BS, keys_B, compiled)
-  advance = functools.partial(_advance_rows, model, params, config=compiled)
+  placed = placement.current()
+  state = _start_rows(model, params, inputs_BS, keys_B, compiled, placed)
+  advance = functools.partial(
+    _advance_rows, model, params, config=compiled, placed=placed
+  )
   if config.stop_strings:
     state, lengths_R = _look_and_advance(state, advance, config, text)
   else:

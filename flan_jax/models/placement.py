@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 Axes = tuple[str | None, ...]
@@ -52,6 +53,15 @@ class Placement(Protocol):
   def gradients(self, tree: Any) -> Any:
     """A tree like the parameters, constrained to lie as they do."""
 
+  def put(self, x: np.ndarray, axes: Axes) -> Array:
+    """An array that every process has, on the devices."""
+
+  def decoding(self, rows: bool) -> "Placement":
+    """As `placement.decoding` says."""
+
+  def rows(self, count: int) -> tuple[str, ...]:
+    """The mesh's axes that split a batch of so many rows."""
+
 
 _current: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
   "placement", default=None
@@ -66,6 +76,63 @@ def placed_by(placement: Placement | None) -> Iterator[None]:
     yield
   finally:
     _current.reset(token)
+
+
+def current() -> Placement | None:
+  """What `placed_by` was given.
+
+  A program is kept for equal arguments, so whoever has one compiled for
+  arrays on a mesh gives it this as a static argument.
+  """
+  return _current.get()
+
+
+@contextlib.contextmanager
+def decoding(*, rows: bool = True) -> Iterator[None]:
+  """While tracing inside, weights stay where they lie.
+
+  The activations of one token of each row are small beside the weights, which
+  training and ranking bring together over `fsdp`: here each device multiplies
+  by its share and the results are added up (Pope et al. 2022,
+  arXiv:2211.05102, section 3.2.2).
+
+  Args:
+    rows: split over `data`; False: whole, or split by who maps over them.
+  """
+  placement = _current.get()
+  with placed_by(None if placement is None else placement.decoding(rows)):
+    yield
+
+
+def put(x: np.ndarray, *axes: str | None) -> Array | np.ndarray:
+  """An array of the host where its logical axes say; as it is without a mesh.
+
+  >>> put(np.ones((2, 3)), "batch", None).shape
+  (2, 3)
+
+  Args:
+    x: the same in every process.
+    *axes: one an axis; one that the mesh does not divide stays whole.
+  """
+  placement = _current.get()
+  return x if placement is None else placement.put(x, axes)
+
+
+def over_rows(
+  function: Callable, count: int, in_axes: Any, out_axes: Any
+) -> Callable:
+  """`jax.vmap` over `count` rows, which stay where `batch` has them.
+
+  Inside, no array has rows, so that none is split by them.
+  """
+  placement = _current.get()
+  names = () if placement is None else placement.rows(count)
+
+  def one(*args):
+    with decoding(rows=False):
+      return function(*args)
+
+  return jax.vmap(one, in_axes, out_axes, spmd_axis_name=names or None)
 
 
 def constrain(x: Array, *axes: str | None) -> Array:

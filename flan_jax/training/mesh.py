@@ -166,3 +166,14 @@ def closest(numbers: Sequence[int], to: int) -> int:
   8
   """
   return min(numbers, key=lambda x: (abs(x - to), -x))
+
+
+def axes_of(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
+  """The mesh's axes that a rule names.
+
+  >>> axes_of("tensor"), axes_of(None)
+  (('tensor',), ())
+  """
+  if rule is None:
+    return ()
+  return (rule,) if isinstance(rule, str) else tuple(rule)

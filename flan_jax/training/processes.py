@@ -5,9 +5,11 @@ of the others keeps its log and record in a folder of its own below it, and all
 write one checkpoint together.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -141,6 +143,22 @@ def wait_for_all(where: str, seconds: float = WAIT_SECONDS) -> None:
       f" {jax.process_count()} has not {where} in {seconds:g} s, and the others"
       f" wait for it: {said[:300]}"
     ) from error
+
+
+def from_first(value: Any) -> Any:
+  """What the first process has, in all of them: a value that JSON can hold.
+
+  >>> from_first([1, "a"])
+  [1, 'a']
+  """
+  if jax.process_count() == 1:
+    return value
+  text = json.dumps(value).encode() if is_first() else b""
+  size = multihost_utils.broadcast_one_to_all(np.int32(len(text)))
+  held = np.zeros(int(size), np.uint8)
+  if is_first():
+    held[:] = np.frombuffer(text, np.uint8)
+  return json.loads(bytes(multihost_utils.broadcast_one_to_all(held)))
 
 
 def check_equal(fingerprint: str) -> None:

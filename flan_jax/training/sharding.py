@@ -15,6 +15,7 @@ mesh: XLA's partitioner (GSPMD, Xu et al. 2021, arXiv:2105.04663) inserts what
 must be sent.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -22,7 +23,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -30,7 +30,7 @@ from flan_jax.errors import UserError, check_known
 from flan_jax.models import placement
 from flan_jax.training import axes as axes_lib
 from flan_jax.training import mesh as mesh_lib
-from flan_jax.training import slots
+from flan_jax.training import placed, slots
 from flan_jax.training import state as state_lib
 from flan_jax.training import trainable as trainable_lib
 
@@ -85,7 +85,7 @@ class Layout:
     object.__setattr__(self, "mesh", sizes)
     for name, rule in self.rules.items():
       check_known("AXIS_RULES: the logical axis", name, axes_lib.KNOWN)
-      for axis in _mesh_axes(rule):
+      for axis in mesh_lib.axes_of(rule):
         check_known(f"AXIS_RULES[{name!r}]", axis, MESH_AXES)
 
 
@@ -140,12 +140,12 @@ class Partition:
     """Raises UserError unless each device gets whole rows of a micro-batch."""
     rule = self.rules.get("batch")
     mesh_lib.check_batch_size(
-      batch_size, self.size(rule), accumulate, _mesh_axes(rule)
+      batch_size, self.size(rule), accumulate, mesh_lib.axes_of(rule)
     )
 
   def sharding(self, *names: str | None) -> NamedSharding:
     """Of an array whose axes have these logical names; rest whole."""
-    return NamedSharding(self.mesh, self._spec(names))
+    return NamedSharding(self.mesh, self.spec(names))
 
   @property
   def everywhere(self) -> NamedSharding:
@@ -232,13 +232,7 @@ class Partition:
     Every process gives the whole batch and sends its own devices' rows.
     """
     sharding = self.sharding("batch")
-
-    def place(x):
-      if sharding.is_fully_addressable:
-        return jax.device_put(x, sharding)
-      return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
-
-    return {name: place(x) for name, x in batch.items()}
+    return {name: placed.put(x, sharding) for name, x in batch.items()}
 
   def own_rows(self, batch_size: int) -> list[int]:
     """Rows of a batch that this process's devices hold; `put` reads no other.
@@ -261,6 +255,15 @@ class Partition:
       for name, x in batch.items()
     }
 
+  def laid_out(self) -> contextlib.AbstractContextManager[None]:
+    """Inside, models that are traced lay their arrays out as the rules say.
+
+    `jit` does it by itself; what compiles its own programs, such as an
+    evaluation, runs inside.
+    """
+    one = self.mesh.size == 1
+    return placement.placed_by(None if one else placed.Placed(self))
+
   def jit(
     self, function: Callable, out: Any = None, donate: int | None = None
   ) -> Callable:
@@ -273,12 +276,12 @@ class Partition:
     """
 
     @functools.wraps(function)
-    def placed(*args):
-      with placement.placed_by(None if self.mesh.size == 1 else _Placed(self)):
+    def inside(*args):
+      with self.laid_out():
         return function(*args)
 
     return jax.jit(
-      placed,
+      inside,
       out_shardings=self.everywhere if out is None else out,
       donate_argnums=() if donate is None else donate,
     )
@@ -290,12 +293,20 @@ class Partition:
 
   def size(self, rule: str | tuple[str, ...] | None) -> int:
     """Devices along a mesh axis, or several."""
-    return math.prod(self.mesh.shape[axis] for axis in _mesh_axes(rule))
+    return math.prod(self.mesh.shape[axis] for axis in mesh_lib.axes_of(rule))
 
-  def _spec(self, names, without: str | None = None) -> PartitionSpec:
+  def spec(
+    self, names: Sequence[str | None], without: str | None = None
+  ) -> PartitionSpec:
+    """Of an array whose axes have these logical names.
+
+    Args:
+      names: one an axis; None is not split.
+      without: a mesh axis that splits nothing here.
+    """
     spec, used = [], set()
     for name in names:
-      axes = _mesh_axes(self.rules.get(name)) if name else ()
+      axes = mesh_lib.axes_of(self.rules.get(name)) if name else ()
       # Of two axes of an array that want one mesh axis the first has it.
       axes = tuple(a for a in axes if a != without and a not in used)
       used.update(axes)
@@ -307,98 +318,12 @@ class Partition:
       return self.everywhere
     name = axes_lib.path_name(path)
     names = axes_lib.of_parameter(name, len(x.shape))
-    spec = self._spec(names)
+    spec = self.spec(names)
     for size, logical, rule in zip(x.shape, names, spec, strict=True):
       n = self.size(rule)
       if size % n:
         raise UserError(mesh_lib.not_divided(name, size, logical, rule, n))
     return NamedSharding(self.mesh, spec)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Placed:
-  """A partition as models see it: `placement.Placement`."""
-
-  partition: Partition
-
-  @property
-  def parts(self) -> int:
-    spec = self.partition._spec(("batch", "vocab"))
-    return math.prod(self.partition.size(rule) for rule in spec)
-
-  @property
-  def platform(self) -> str:
-    return self.partition.mesh.devices.flat[0].platform
-
-  def share(self, axis):
-    return self.partition.size(self.partition.rules.get(axis))
-
-  def per_device(self, function, inputs, output):
-    return jax.shard_map(
-      function,
-      mesh=self.partition.mesh,
-      in_specs=tuple(self.partition._spec(axes) for axes in inputs),
-      out_specs=self.partition._spec(output),
-      check_vma=False,
-    )
-
-  def activation(self, x, axes):
-    # A length that does not divide stays whole: lengths are the data's.
-    spec = self.partition._spec(axes)
-    fits = [
-      rule if size % self.partition.size(rule) == 0 else None
-      for size, rule in zip(x.shape, spec, strict=True)
-    ]
-    return self._constrain(x, PartitionSpec(*fits))
-
-  def stored(self, x, axes):
-    return self._constrain(x, self.partition._spec(axes))
-
-  def used(self, x, axes):
-    return self._constrain(x, self.partition._spec(axes, without="fsdp"))
-
-  def lookup(self, table, tokens, dtype):
-    """Every device looks up its own rows of the batch in its share of ids.
-
-    By hand, since the partitioner would bring the gradients of all rows
-    together on every device to add them into the table.
-    """
-    (vocab,) = self.partition._spec(("vocab",))
-    batch = self.partition._spec(("batch", *[None] * (tokens.ndim - 1)))
-    whole = table.shape[0]
-
-    def local(table, tokens):
-      first = 0
-      if vocab is not None:
-        first = jax.lax.axis_index(vocab) * table.shape[0]
-      own = tokens - first
-      here = (own >= 0) & (own < table.shape[0])
-      x = jnp.take(table, jnp.where(here, own, 0), axis=0).astype(dtype)
-      x = jnp.where(here[..., None], x, 0)
-      if vocab is not None:
-        # One device has the row, the others add 0.
-        x = jax.lax.psum(x, vocab)
-      inside = (tokens >= 0) & (tokens < whole)
-      return jnp.where(inside[..., None], x, jnp.nan)
-
-    looked_up = jax.shard_map(
-      local,
-      mesh=self.partition.mesh,
-      in_specs=(PartitionSpec(vocab, None), batch),
-      out_specs=PartitionSpec(*batch, None),
-    )
-    # In float32, so that the gradient is added up in it over the devices.
-    table = placement.gather(table, ("vocab", "embed"))
-    return looked_up(table, tokens)
-
-  def gradients(self, tree):
-    return jax.tree.map(
-      jax.lax.with_sharding_constraint, tree, self.partition.params(tree)
-    )
-
-  def _constrain(self, x, spec):
-    where = NamedSharding(self.partition.mesh, spec)
-    return jax.lax.with_sharding_constraint(x, where)
 
 
 def _create(model, optimiser, trainable=None):
@@ -409,12 +334,6 @@ def _create(model, optimiser, trainable=None):
     return state_lib.create(params, optimiser)
 
   return create
-
-
-def _mesh_axes(rule) -> tuple[str, ...]:
-  if rule is None:
-    return ()
-  return (rule,) if isinstance(rule, str) else tuple(rule)
 
 
 def _with_shardings(shapes, shardings):

@@ -98,7 +98,7 @@ def specs(tree, **sizes):
   partition = Partition(Grid(**sizes), sharding.RULES)
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
-    axes.path_name(path): partition._spec(
+    axes.path_name(path): partition.spec(
       axes.of_parameter(axes.path_name(path), len(x.shape))
     )
     for path, x in leaves
