@@ -21,6 +21,7 @@ Source: Gao et al., the language model evaluation harness, 0.4.13,
 `lm_eval/api/model.py`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -32,10 +33,9 @@ import numpy as np
 # The harness imports torch, which for CUDA brings Triton. That has to be loaded
 # before TensorFlow: the other way round their two copies of LLVM end the
 # process.
-try:  # noqa: SIM105
-  import triton  # noqa: F401
-except ImportError:
-  pass
+if "tensorflow" not in sys.modules:
+  with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 from flan_jax.convert import load, source
 from flan_jax.data import vocabulary as vocabulary_lib

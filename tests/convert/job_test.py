@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,14 +266,19 @@ def test_ctrl_c_from_the_command_line(tmp_path):
     f"--gin.OUTPUT_PATH={tmp_path / 'out'}",
     "--gin.OUTPUT_FORMAT=t5x",
   ]
-  process = subprocess.Popen(
-    command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    stdout=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"},
-  )
-  while process.poll() is None and not list(tmp_path.glob(".out.*.draft/t*")):
-    time.sleep(0.02)
-  process.send_signal(signal.SIGINT)
-  _, said = process.communicate(timeout=120)
+  for _ in range(5):
+    process = subprocess.Popen(
+      command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+      stdout=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    while process.poll() is None and not list(tmp_path.glob(".out.*.draft/t*")):
+      time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    if process.returncode != 0:
+      break
+    # Done before the signal came, on a machine with much else to do.
+    shutil.rmtree(tmp_path / "out")
   assert process.returncode == 130, said
   assert "stopped; nothing was written to" in said
   assert "last checkpoint" not in said
