@@ -129,6 +129,15 @@ def call_job(
     _current = _began = None
 
 
+def rebind(macro: str, value: Any) -> None:
+  """Gives the job that `load` read another value of a macro.
+
+  What it was read as stays in its record.
+  """
+  with gin.unlock_config():
+    gin.bind_parameter(f"{macro}/gin.macro.value", value)
+
+
 def began() -> float | None:
   """When the process of the running job began; None: nobody said."""
   return _began
@@ -271,6 +280,7 @@ def _check_reachable(
 _BUCKETS = ("gs://", "s3://", "az://")
 _WRITTEN_BUCKET = "gs://"
 _WRITTEN_IN_BUCKETS = ("model_dir", "cache_dir")
+_OUTPUT = "OUTPUT_DIR"  # The macro alone: see output.py.
 _READ_FROM_BUCKETS = ("tfds_data_dir", "checkpoint_path", "input_path")
 
 
@@ -280,7 +290,7 @@ def _check_buckets(bindings: Mapping[str, Binding]):
     name = binding.name.rpartition(".")[2]
     if name.lower().endswith(_READ_FROM_BUCKETS):
       continue
-    may = name.lower() in _WRITTEN_IN_BUCKETS
+    may = name.lower() in _WRITTEN_IN_BUCKETS or binding.name == _OUTPUT
     refused = tuple(b for b in _BUCKETS if not (may and b == _WRITTEN_BUCKET))
     for leaf in binding.leaves():
       if isinstance(leaf, str) and leaf.startswith(refused):
@@ -290,7 +300,8 @@ def _check_buckets(bindings: Mapping[str, Binding]):
           " bucket cannot do. Mount the bucket (Cloud Storage FUSE:"
           " `gcsfuse BUCKET FOLDER`, or launch/tpu_vm.py --bucket) and give"
           " that folder. TFDS_DATA_DIR, INITIAL_CHECKPOINT_PATH, INPUT_PATH"
-          " and, as gs://, MODEL_DIR and CACHE_DIR may lie in a bucket."
+          " and, as gs://, MODEL_DIR, OUTPUT_DIR and CACHE_DIR may lie in a"
+          " bucket."
         )
 
 

@@ -281,7 +281,7 @@ def evaluate(
     for note in rule_adapter_lib.missing_notes(without):
       display.say(note)
   params, partition = evaluated.load_params(opened, model, layout, batch_size)
-  with partition.laid_out():
+  with evaluated.computing(partition):
     result = evaluate_tasks(
       model,
       params,

@@ -122,7 +122,7 @@ def evaluate_benchmarks(
   scores = []
   for name, rows in sets.items():
     stop = _stop(rows, name)
-    with partition.laid_out():
+    with evaluated.computing(partition):
       result = answer(
         name, rows, model, params, folder / name, record, display, stop
       )

@@ -125,7 +125,7 @@ def evaluate_response_ranking(
   planned = rank_plan.plan(
     examples, batch_size=batch_size, lengths=rows.lengths
   )
-  with partition.laid_out():
+  with evaluated.computing(partition):
     ranked = rank.rank(model, params, planned)
   scores = response_ranking.scores(ranked)
   path = write(folder, eval_mixture_or_task_name, scores, ranked)

@@ -89,7 +89,7 @@ def evaluate_super_ni(
   display = progress_lib.Display()
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
   params, partition = evaluated.load_params(opened, model, layout, batch_size)
-  with partition.laid_out():
+  with evaluated.computing(partition):
     evaluate_benchmarks.answer(
       f"Super-NaturalInstructions, {track} track",
       rows,

@@ -2,7 +2,7 @@
 
     opened, model, vocabulary = open_model("runs/mine")
     params, partition = load_params(opened, model, layout, batch_size=32)
-    with partition.laid_out():
+    with computing(partition):
       evaluate_tasks(model, params, rows)
 
 A model that no device holds lies on a mesh as in training (gin/hardware/*.gin),
@@ -10,13 +10,15 @@ and rows are split over its devices. Several processes run the same job: each
 computes its devices' part, the first one's files are the evaluation's.
 """
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from flan_jax.convert import load
 from flan_jax.data import vocabulary as vocabulary_lib
-from flan_jax.training import checks, processes, sharding
+from flan_jax.training import checks, compilation, processes, sharding
 from flan_jax.training import record as record_lib
 
 
@@ -59,6 +61,20 @@ def load_params(
   )
   where = partition.params if partition.mesh.size > 1 else None
   return load.load_params(opened, model, where), partition
+
+
+@contextlib.contextmanager
+def computing(partition: sharding.Partition) -> Iterator[None]:
+  """Inside, programs lay their arrays out on the mesh, and compiled ones are
+  kept for the next start, as training keeps its own (`compilation.py`).
+
+  Args:
+    partition: from `load_params`.
+  """
+  where = compilation.folder(compilation.DEFAULT)
+  kept = contextlib.closing(compilation.Compilations(where))
+  with kept, partition.laid_out():
+    yield
 
 
 def claim_folder(

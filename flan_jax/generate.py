@@ -134,7 +134,7 @@ def generate(
     f" {vocabulary_lib.describe(vocabulary)}"
   )
   params, partition = evaluated.load_params(opened, model, layout, batch_size)
-  with partition.laid_out():
+  with evaluated.computing(partition):
     results = generation.generate(
       model,
       params,

@@ -201,7 +201,10 @@ def main(argv: list[str]) -> int:
     if not any(map(os.environ.get, SEVERAL)):
       # Several processes agree on when to stop: JAX has the signal then.
       signal.signal(signal.SIGTERM, _terminate)
-    config.call_job(loaded, command=["launch/run.py", *argv], began=BEGAN)
+    from flan_jax import output
+
+    with output.kept(loaded):
+      config.call_job(loaded, command=["launch/run.py", *argv], began=BEGAN)
   except Stopped as e:
     print(f"\n{e}", file=sys.stderr)
     return EXIT_STOPPED

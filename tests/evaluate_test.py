@@ -14,7 +14,13 @@ from flan_jax.eval import generation
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
 from flan_jax.models import decoder, t5
-from flan_jax.training import checkpoint, optimiser, record, state
+from flan_jax.training import (
+  checkpoint,
+  compilation,
+  optimiser,
+  record,
+  state,
+)
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +287,21 @@ def test_answers_by_ranking_and_generation(settings, sample_data, tmp_path):
   assert again.headline == result.headline
   kinds = {type(json.loads(x)["prediction"]) for x in lines.open()}
   assert kinds == {int, str}
+
+
+def test_a_second_process_finds_the_programs(tmp_path, monkeypatch, settings):
+  """As in training: what one evaluation compiles the next one reads."""
+  monkeypatch.setenv("FLAN_JAX_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(compilation, "MIN_COMPILE_SECONDS", 0.0)
+  run = saved(settings.pop("model"), tmp_path / "run")
+  found = []
+  for name in ("one", "two"):
+    jax.clear_caches()
+    evaluate.evaluate(
+      **settings, initial_checkpoint_path=str(run),
+      output_dir=tmp_path / name,
+    )
+    found.append(sorted((tmp_path / "cache" / "compiled").glob("*-cache")))
+  assert found[0]
+  assert found[0] == found[1]
+  assert jax.config.jax_compilation_cache_dir is None

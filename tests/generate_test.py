@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import config, generate
+from flan_jax import config, evaluated, generate
 from flan_jax.convert import native, trees
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
@@ -211,12 +211,12 @@ def test_a_prompt_whose_logits_are_not_finite_is_named(
   saved, vocabulary, tmp_path, monkeypatch
 ):
   model, folder = saved
-  real = generate.load.load_params
+  real = evaluated.load.load_params
 
   def broken(*args):
     return jax.tree.map(lambda x: x * np.nan, real(*args))
 
-  monkeypatch.setattr(generate.load, "load_params", broken)
+  monkeypatch.setattr(evaluated.load, "load_params", broken)
   out = tmp_path / "out.jsonl"
   with pytest.raises(UserError, match="^prompt 1, prompt 2: logits are not"):
     generate.generate(

@@ -2,9 +2,10 @@
 
 Prepared TFDS data is read where it lies, by TensorFlow. A checkpoint to begin
 from is copied to this machine once and read here, by whichever of our readers.
-A training run may live in a bucket of Cloud Storage (`training/mirror.py`), and
-cached input too, of which every host reads a copy. All other files are appended
-to and renamed, which a bucket cannot do; mounted (Cloud Storage FUSE), it can.
+A training run and what other jobs write may live in a bucket of Cloud Storage
+(`training/mirror.py`), and cached input too, of which every host reads a copy.
+All other files are appended to and renamed, which a bucket cannot do; mounted
+(Cloud Storage FUSE), it can.
 """
 
 import contextlib
@@ -48,8 +49,8 @@ def check_folder(path: str | os.PathLike, option: str) -> None:
     )
 
 
-def run_folder(path: str | os.PathLike) -> Path:
-  """MODEL_DIR as a path: of Cloud Storage, or of a file system.
+def run_folder(path: str | os.PathLike, option: str = "MODEL_DIR") -> Path:
+  """MODEL_DIR or OUTPUT_DIR as a path: of Cloud Storage, or a file system.
 
   >>> str(run_folder("gs://bucket/run") / "checkpoints")
   'gs://bucket/run/checkpoints'
@@ -59,7 +60,7 @@ def run_folder(path: str | os.PathLike) -> Path:
   """
   if os.fspath(path).startswith(RUN_SCHEME):
     return epath.Path(path)
-  check_folder(path, "MODEL_DIR")
+  check_folder(path, option)
   return pathlib.Path(path)
 
 

@@ -128,6 +128,8 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
   whole = 16 if len(shape) == 2 else 4
   cubes = all(n % 4 == 0 for n in shape)
   wrap = [n % whole == 0 and cubes for n in shape]
+  # Its lock is for chips, of which a description has none.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   try:
     with _quiet():
       described = topologies.get_topology_desc(

@@ -46,16 +46,17 @@ class Mirror:
     folder: of this machine, where they are written.
   """
 
-  def __init__(self, home: remote.Path):
+  def __init__(self, home: remote.Path, option: str = "MODEL_DIR"):
     """Fetches what is kept.
 
     Args:
       home: a folder, which may be in a bucket.
+      option: what messages call it.
 
     Raises:
       UserError: the bucket cannot be read, or there is no room here.
     """
-    self.home = home
+    self.home, self._option = home, option
     self._kept: dict[str, tuple[int, int]] = {}
     self._lock = threading.Lock()
     if not remote.is_remote(home):
@@ -68,7 +69,7 @@ class Mirror:
         remote.fetch(home, self.folder, leave_out=_APART)
     except OSError as error:
       raise UserError(
-        f"MODEL_DIR {home} cannot be fetched to {self.folder}:"
+        f"{option} {home} cannot be fetched to {self.folder}:"
         f" {error.strerror or error}. Look at the path, at who may read it and"
         " at the room here (FLAN_JAX_CACHE)."
       ) from error
@@ -94,9 +95,9 @@ class Mirror:
       self.push()
     except OSError as error:
       raise UserError(
-        f"MODEL_DIR {self.home} cannot be written: {error.strerror or error}."
-        f" All of the run is in {self.folder} too, until the same command"
-        " fetches the bucket's again."
+        f"{self._option} {self.home} cannot be written:"
+        f" {error.strerror or error}. All of it is in {self.folder} too, until"
+        " the same command fetches the bucket's again."
       ) from error
 
   def push(self) -> None:
