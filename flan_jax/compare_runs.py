@@ -9,6 +9,7 @@ import os
 import pathlib
 from typing import Any
 
+from flan_jax.data import remote, sample
 from flan_jax.errors import UserError
 from flan_jax.eval import changed, compare, page_compare, recorded
 from flan_jax.eval import files as files_lib
@@ -25,7 +26,8 @@ def compare_runs(
   """Writes comparison.html and comparison.json; prints the table.
 
   Args:
-    run_a: a folder with predictions.jsonl, or such a file: the baseline.
+    run_a: a folder with predictions.jsonl, or such a file, which may be in a
+      bucket: the baseline.
     run_b: the other, of the same tasks, templates and rows.
     output_dir: where the files go; made if it is not there.
     split: whose answers are compared.
@@ -37,13 +39,14 @@ def compare_runs(
     UserError: answers that cannot be read or are not of the same rows; one
       folder given twice. Nothing is written then.
   """
-  if recorded.file_of(run_a).resolve() == recorded.file_of(run_b).resolve():
+  here_a, here_b = map(_here, (run_a, run_b))
+  if recorded.file_of(here_a).resolve() == recorded.file_of(here_b).resolve():
     raise UserError(f"RUN_A and RUN_B are both {run_a!r}; give two runs.")
-  a, b = (recorded.read(run, split=split) for run in (run_a, run_b))
+  a, b = (recorded.read(run, split=split) for run in (here_a, here_b))
   rows = compare.compare(a, b)
   means = compare.means(rows)
   counts, shown = changed.changed(a, b)
-  shown = changed.with_prompts(shown, run_a, split)
+  shown = changed.with_prompts(shown, here_a, split)
 
   display = progress_lib.Display()
   display.table(
@@ -68,6 +71,11 @@ def compare_runs(
   path = folder / "comparison.html"
   display.say(f"comparison: {os.fspath(path)}")
   return path
+
+
+def _here(run: str) -> str:
+  copies = sample.cache_directory() / "compared"
+  return str(remote.local_copy(run, copies, ("checkpoints", "processes")))
 
 
 def _cells(row: compare.Difference) -> tuple[str, ...]:

@@ -45,6 +45,12 @@ class Config:
     return binding.value
 
 
+# The jobs that train.
+_TRAINING = (
+  "flan_jax.train.train",
+  "flan_jax.compare_prompts.compare",
+  "flan_jax.curate_compare.compare",
+)
 _current: tuple[Config, tuple[str, ...]] | None = None
 _began: float | None = None
 
@@ -152,6 +158,11 @@ def job_arguments(config: Config) -> tuple[str, dict[str, Any]]:
   job = gin.get_bindings("flan_jax.config.run")["job"]
   name = f"{job.__module__}.{job.__qualname__}"
   return name, dict(gin.get_bindings(name))
+
+
+def trains(config: Config) -> bool:
+  """Whether the job that `load` read trains, itself or by other jobs."""
+  return job_arguments(config)[0] in _TRAINING
 
 
 def current() -> tuple[Config, tuple[str, ...]] | None:
@@ -281,7 +292,13 @@ _BUCKETS = ("gs://", "s3://", "az://")
 _WRITTEN_BUCKET = "gs://"
 _WRITTEN_IN_BUCKETS = ("model_dir", "cache_dir")
 _OUTPUT = "OUTPUT_DIR"  # The macro alone: see output.py.
-_READ_FROM_BUCKETS = ("tfds_data_dir", "checkpoint_path", "input_path")
+_READ_FROM_BUCKETS = (
+  "tfds_data_dir",
+  "checkpoint_path",
+  "input_path",
+  "run_a",
+  "run_b",
+)
 
 
 def _check_buckets(bindings: Mapping[str, Binding]):

@@ -254,7 +254,7 @@ def evaluate(
     {
       "source": data.source,
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
-      "checkpoint": str(opened.path),
+      "checkpoint": evaluated.address(initial_checkpoint_path, opened),
       "wrapper": dataclasses.asdict(wrapper),
       "train": trained.data.get("train", {}) if trained else {},
       "eval": inventory.described(mixture, held_out),
@@ -263,7 +263,7 @@ def evaluate(
     }
   )
   folder = evaluated.claim_folder(output_dir, record)
-  display = progress_lib.Display()
+  display = progress_lib.Display(quiet=not processes.is_first())
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
   display.say(f"data:       {data.label}")
   count = sum(map(len, rows.examples.values()))
@@ -280,7 +280,7 @@ def evaluate(
     rules, without = rule_adapter.of(vocabulary.encode, vocabulary.decode)
     for note in rule_adapter_lib.missing_notes(without):
       display.say(note)
-  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  params, partition = evaluated.load_params(opened, model, layout)
   with evaluated.computing(partition):
     result = evaluate_tasks(
       model,
@@ -291,7 +291,7 @@ def evaluate(
       rules=rules,
       predictions=folder / "predictions.jsonl",
       kept=folder,
-      run=f"{opened.path} {fingerprint.fingerprint(params)}",
+      run=f"{record.data['checkpoint']} {fingerprint.fingerprint(params)}",
       progress=progress_lib.answered(display),
     )
   page = report.write_report(

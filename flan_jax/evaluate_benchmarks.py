@@ -20,7 +20,7 @@ from flan_jax.eval import bbh, mmlu, normalised, page_text, prompted, report
 from flan_jax.eval import files as files_lib
 from flan_jax.eval.evaluation import Evaluation
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.training import checks, sharding
+from flan_jax.training import checks, processes, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -110,15 +110,15 @@ def evaluate_benchmarks(
   record = record_lib.make(
     {
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
-      "checkpoint": str(opened.path),
+      "checkpoint": evaluated.address(initial_checkpoint_path, opened),
       "form": dataclasses.asdict(form),
       "shots": {name: _shots(rows) for name, rows in sets.items()},
     }
   )
   folder = evaluated.claim_folder(output_dir, record)
-  display = progress_lib.Display()
+  display = progress_lib.Display(quiet=not processes.is_first())
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
-  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  params, partition = evaluated.load_params(opened, model, layout)
   scores = []
   for name, rows in sets.items():
     stop = _stop(rows, name)

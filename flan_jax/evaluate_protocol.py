@@ -211,7 +211,7 @@ def _file_name(label: str) -> str:
 def _write(
   folder: pathlib.Path, name: str, tables: Sequence[Table], page: str = ""
 ) -> pathlib.Path:
-  display = progress_lib.Display()
+  display = progress_lib.Display(quiet=not processes.is_first())
   for table in tables:
     display.table(table.title, table.columns, table.cells())
   values = [

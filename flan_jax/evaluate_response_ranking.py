@@ -21,9 +21,9 @@ from flan_jax.data import directory as directory_lib
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import files as files_lib
-from flan_jax.eval import page_text, rank, rank_plan, response_ranking
+from flan_jax.eval import page_text, rank, response_ranking
 from flan_jax.eval.evaluation_set import EvaluationSet
-from flan_jax.training import checks, sharding
+from flan_jax.training import checks, processes, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -109,24 +109,23 @@ def evaluate_response_ranking(
     {
       "source": "sample" if data.embedded else str(data.path.resolve()),
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
-      "checkpoint": str(opened.path),
+      "checkpoint": evaluated.address(initial_checkpoint_path, opened),
       "mixture": eval_mixture_or_task_name,
       "instructions": len(examples),
     }
   )
   folder = evaluated.claim_folder(output_dir, record)
-  display = progress_lib.Display()
+  display = progress_lib.Display(quiet=not processes.is_first())
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
   display.say(
     f"ranks:      {eval_mixture_or_task_name}, {len(examples):,} instructions,"
     f" {other_responses} other responses each"
   )
-  params, partition = evaluated.load_params(opened, model, layout, batch_size)
-  planned = rank_plan.plan(
-    examples, batch_size=batch_size, lengths=rows.lengths
-  )
+  params, partition = evaluated.load_params(opened, model, layout)
   with evaluated.computing(partition):
-    ranked = rank.rank(model, params, planned)
+    ranked = rank.rank(
+      model, params, examples, batch_size=batch_size, lengths=rows.lengths
+    )
   scores = response_ranking.scores(ranked)
   path = write(folder, eval_mixture_or_task_name, scores, ranked)
   display.table("response ranking", _HEADER, list(map(_cells, scores)))

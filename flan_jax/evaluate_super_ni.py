@@ -12,7 +12,7 @@ from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import files as files_lib
 from flan_jax.eval import page_text, prompted, recorded, super_ni
-from flan_jax.training import checks, sharding
+from flan_jax.training import checks, processes, sharding
 from flan_jax.training import progress as progress_lib
 from flan_jax.training import record as record_lib
 
@@ -80,15 +80,15 @@ def evaluate_super_ni(
   record = record_lib.make(
     {
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
-      "checkpoint": str(opened.path),
+      "checkpoint": evaluated.address(initial_checkpoint_path, opened),
       "form": dataclasses.asdict(form),
       "tasks": {task.name: len(asked) for task, asked in questions.items()},
     }
   )
   folder = evaluated.claim_folder(output_dir, record)
-  display = progress_lib.Display()
+  display = progress_lib.Display(quiet=not processes.is_first())
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
-  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  params, partition = evaluated.load_params(opened, model, layout)
   with evaluated.computing(partition):
     evaluate_benchmarks.answer(
       f"Super-NaturalInstructions, {track} track",

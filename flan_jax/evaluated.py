@@ -1,7 +1,7 @@
 """The checkpoint that a job evaluates: opened, on the devices, with a folder.
 
     opened, model, vocabulary = open_model("runs/mine")
-    params, partition = load_params(opened, model, layout, batch_size=32)
+    params, partition = load_params(opened, model, layout)
     with computing(partition):
       evaluate_tasks(model, params, rows)
 
@@ -13,10 +13,12 @@ computes its devices' part, the first one's files are the evaluation's.
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from flan_jax.convert import load
+from flan_jax.data import remote, sample
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.training import checks, compilation, processes, sharding
 from flan_jax.training import record as record_lib
@@ -42,7 +44,6 @@ def load_params(
   opened: Any,
   model: Any,
   layout: sharding.Layout | None = None,
-  batch_size: int | None = None,
 ) -> tuple[Any, sharding.Partition]:
   """The parameters on the devices, and how they lie there.
 
@@ -50,17 +51,29 @@ def load_params(
     opened: from `open_model`.
     model: of the checkpoint.
     layout: None: the whole model on each device, rows split over them.
-    batch_size: rows at a time.
 
   Raises:
-    UserError: the mesh does not divide the devices, the heads, the rows or a
-      parameter; what `convert/load.py: load_params` raises.
+    UserError: the mesh does not divide the devices, the heads or a parameter;
+      what `convert/load.py: load_params` raises.
   """
   partition = sharding.Partition.of(
-    layout or sharding.Layout(), config=model.config, batch_size=batch_size
+    layout or sharding.Layout(), config=model.config
   )
   where = partition.params if partition.mesh.size > 1 else None
   return load.load_params(opened, model, where), partition
+
+
+def address(initial_checkpoint_path: str | os.PathLike, opened: Any) -> str:
+  """Where the checkpoint is, for records: of a bucket not this machine's copy.
+
+  address("gs://bucket/mine", opened)
+  # gs://bucket/mine/checkpoints/checkpoint_300
+  """
+  if not remote.is_remote(initial_checkpoint_path):
+    return str(opened.path)
+  home = remote.as_path(initial_checkpoint_path)
+  copy = remote.place(home, sample.cache_directory() / "copies")
+  return str(home / opened.path.relative_to(copy))
 
 
 @contextlib.contextmanager
@@ -91,8 +104,11 @@ def claim_folder(
     UserError: it cannot be written, or holds another evaluation; processes
       with different configurations or data.
   """
-  folder = record_lib.choose_directory(output_dir, record)
+  folder = record_lib.choose_directory(output_dir, record, option="OUTPUT_DIR")
   processes.check_equal(record.fingerprint())
   folder = processes.own_folder(folder)
+  if not processes.is_first():
+    # What counts, and is gone on from, is the first one's.
+    shutil.rmtree(folder, ignore_errors=True)
   record_lib.claim(folder, record, option="OUTPUT_DIR")
   return folder

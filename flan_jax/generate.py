@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import evaluated
+from flan_jax import config, evaluated
 from flan_jax.data import vocabulary as vocabulary_lib
 from flan_jax.errors import UserError
 from flan_jax.eval import generation
@@ -106,7 +106,7 @@ def generate(
     decode = dataclasses.replace(
       decode, end_ids=vocabulary_lib.end_ids(vocabulary)
     )
-  display = progress.Display()
+  display = progress.Display(quiet=not processes.is_first())
   if rule_adapter is not None:
     rules, missing = rule_adapter.of(vocabulary.encode, vocabulary.decode)
     decode = dataclasses.replace(decode, rules=rules)
@@ -133,7 +133,9 @@ def generate(
     f"{opened.path} ({opened.format}): {model.kind},"
     f" {vocabulary_lib.describe(vocabulary)}"
   )
-  params, partition = evaluated.load_params(opened, model, layout, batch_size)
+  asked = repr([x.tolist() for x in plan.inputs]) + repr(decode)
+  processes.check_equal(config.fingerprint(asked))
+  params, partition = evaluated.load_params(opened, model, layout)
   with evaluated.computing(partition):
     results = generation.generate(
       model,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 from flan_jax import config as config_lib
 from flan_jax.data import remote, sample
+from flan_jax.errors import UserError
 from flan_jax.training import mirror as mirror_lib
 from flan_jax.training import processes
 
@@ -34,13 +35,20 @@ def kept(config: config_lib.Config) -> Iterator[None]:
   the end is. Of several processes the first one's files are.
 
   Raises:
-    UserError: the bucket is not of Cloud Storage, or cannot be read or written.
+    UserError: the bucket is not of Cloud Storage, or cannot be read or written;
+      the job trains.
   """
   given = config.value(OPTION)
   if not (isinstance(given, str) and remote.is_remote(given)):
     yield
     return
   home = remote.run_folder(given, OPTION)
+  if config_lib.trains(config):
+    raise UserError(
+      f"{OPTION} is {given!r}, but this job trains runs below it, whose"
+      " checkpoints are large: give a folder of a file system, or mount the"
+      " bucket (Cloud Storage FUSE)."
+    )
   if not processes.is_first():
     here = remote.place(
       processes.own_folder(home), sample.cache_directory() / "runs"

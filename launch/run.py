@@ -54,6 +54,8 @@ SEVERAL = (
   "JAX_PROCESS_ID",
   "JAX_DISTRIBUTED",
 )
+# Whether this process stops without the others, which then end by themselves.
+alone = False
 STARTUP_NOTE = re.compile(
   r"WARNING: All log messages before absl|[IWE]0000 .*(cudart_stub|port\.cc"
   r"|cpu_feature_guard|cuda_)"
@@ -134,6 +136,8 @@ def _terminate(*_):
   """On SIGTERM, unless the job handles it: nothing has to be saved."""
   from flan_jax.errors import Stopped
 
+  global alone
+  alone = True
   raise Stopped("stopped by SIGTERM; the same command goes on.")
 
 
@@ -198,8 +202,9 @@ def main(argv: list[str]) -> int:
 
       sft_show.run(loaded, args["show"])
       return 0
-    if not any(map(os.environ.get, SEVERAL)):
-      # Several processes agree on when to stop: JAX has the signal then.
+    several = any(map(os.environ.get, SEVERAL))
+    if not (several and config.trains(loaded)):
+      # Processes that train agree on when to stop: JAX has the signal then.
       signal.signal(signal.SIGTERM, _terminate)
     from flan_jax import output
 
@@ -235,7 +240,7 @@ def part(code: int) -> None:
   from flan_jax.errors import EXIT_STOPPED
   from flan_jax.training import processes
 
-  if code in (0, EXIT_STOPPED):
+  if code == 0 or (code == EXIT_STOPPED and not alone):
     processes.leave()
 
 

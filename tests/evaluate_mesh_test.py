@@ -36,6 +36,26 @@ if several:
   processes.leave()
 """
 
+# run, output, mesh, strategy
+GENERATE = """
+import json
+import sys
+from flan_jax.training import processes
+several = processes.join()
+from flan_jax import generate
+from flan_jax.models.decoding_config import DecodeConfig
+from flan_jax.training import sharding
+run, out, mesh, options = sys.argv[1:]
+generate.generate(
+  initial_checkpoint_path=run, output_path=out, batch_size=3,
+  prompts=["one two", "three", "four five six", "seven", "eight"],
+  decode=DecodeConfig(max_decode_len=6, **json.loads(options)),
+  layout=sharding.Layout(json.loads(mesh)),
+)
+if several:
+  processes.leave()
+"""
+
 COSTS = """
 import math
 import sys
@@ -117,7 +137,7 @@ def environment(devices, **more):
   return env
 
 
-def start(run, out, mesh, mixture, devices=1, count=1):
+def start(run, out, mesh, last, devices=1, count=1, job=JOB):
   with socket.socket() as held:
     held.bind(("127.0.0.1", 0))
     port = held.getsockname()[1]
@@ -130,7 +150,7 @@ def start(run, out, mesh, mixture, devices=1, count=1):
   ]
   return [
     subprocess.Popen(
-      [sys.executable, "-c", JOB, str(run), str(out), json.dumps(mesh), mixture],
+      [sys.executable, "-c", job, str(run), str(out), json.dumps(mesh), last],
       env=environment(devices, **env), stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT, text=True,
     )
@@ -224,3 +244,25 @@ def test_devices_share_the_work_and_send_no_weights_for_a_token(kind):
     capture_output=True, text=True, timeout=600,
   )
   assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+STRATEGIES = {
+  "beam": {"strategy": "beam", "beam_size": 2},
+  "sample": {"strategy": "sample", "num_samples": 2, "seed": 1},
+  "greedy": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_two_processes_generate_as_one(run, tmp_path, name):
+  """Three prompts at a time, which four devices do not divide."""
+  options, made = json.dumps(STRATEGIES[name]), []
+  for label, mesh, count in (
+    ("one", {"data": -1}, 1), ("two", {"data": 2, "fsdp": 2}, 2),
+  ):
+    out = tmp_path / f"{label}.jsonl"
+    finish(start(run, out, mesh, options, count, count, GENERATE))
+    made.append([json.loads(line) for line in out.read_text().splitlines()])
+  assert made[0] == made[1]
+  assert len(made[0]) == 5

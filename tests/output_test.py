@@ -98,6 +98,21 @@ def test_a_bucket_that_is_full_at_the_end_is_one_error(store, tmp_path):
     run(tmp_path)
 
 
+def test_a_job_that_trains_wants_a_file_system(store, tmp_path, monkeypatch):
+  monkeypatch.setattr(config, "_TRAINING", ("tests.output_test.job",))
+  with pytest.raises(UserError, match="trains runs below it.*or mount"):
+    run(tmp_path)
+  assert not store.objects
+
+
+def test_jobs_that_train_are_known_by_their_names():
+  import importlib
+
+  for name in config._TRAINING:
+    module, _, function = name.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
 @pytest.mark.parametrize("name", ["OUTPUT_DIR", "output_test.job.output_dir"])
 def test_other_buckets_and_other_names_are_refused(tmp_path, name):
   path = tmp_path / "job.gin"

@@ -131,7 +131,11 @@ def size(path: Path) -> int:
   return path.stat().length if is_remote(path) else path.stat().st_size
 
 
-def local_copy(path: str | os.PathLike, folder: pathlib.Path) -> pathlib.Path:
+def local_copy(
+  path: str | os.PathLike,
+  folder: pathlib.Path,
+  leave_out: Collection[str] = (),
+) -> pathlib.Path:
   """A file or folder of a bucket as one of this machine; others as they are.
 
       local_copy("gs://bucket/checkpoint_1000", cache)  # cache/9c1f.../...
@@ -143,6 +147,7 @@ def local_copy(path: str | os.PathLike, folder: pathlib.Path) -> pathlib.Path:
   Args:
     path: of a checkpoint.
     folder: under which copies are kept.
+    leave_out: names in it that are not copied.
 
   Raises:
     UserError: nothing is there, it cannot be read, or there is no room.
@@ -154,7 +159,7 @@ def local_copy(path: str | os.PathLike, folder: pathlib.Path) -> pathlib.Path:
   index = target.parent / _INDEX
   try:
     with own_errors(path):
-      found = files(path)
+      found = files(path, leave_out)
       if not found:
         raise UserError(f"there is nothing at {path}.")
       had = json.loads(index.read_text()) if index.exists() else {}

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flan_jax.eval import answer_file, buckets
-from flan_jax.models import continuous, decoding, stop_strings
+from flan_jax.models import continuous, decoding, placement, stop_strings
 from flan_jax.models.decoding_config import DecodeConfig
 
 
@@ -78,7 +78,7 @@ class Plan:
     inputs: distinct ones.
     of_example: for each example the number of its input.
     queues: length that inputs are padded to -> numbers of inputs.
-    rows: inputs answered at a time.
+    rows: inputs answered at a time; more where a mesh does not divide them.
     max_decode_len: tokens of the longest answer, end id included.
   """
 
@@ -229,6 +229,7 @@ def generate(
 def _found(model, params, planned: Plan, todo, config, decode, called):
   """(number of the input, its answers), as they come."""
   text = decode if config.stop_strings else None
+  rows = placement.round_up(planned.rows)
   for length, numbers in todo.items():
     inputs = [planned.inputs[i] for i in numbers]
     if continuous.suits(config):
@@ -236,7 +237,7 @@ def _found(model, params, planned: Plan, todo, config, decode, called):
         model,
         params,
         inputs,
-        rows=planned.rows,
+        rows=rows,
         length=length,
         config=config,
         text=text,
@@ -247,14 +248,12 @@ def _found(model, params, planned: Plan, todo, config, decode, called):
         )
         yield numbers[ended.number], (answer,)
       continue
-    for start in range(0, len(numbers), planned.rows):
-      part = numbers[start : start + planned.rows]
+    for start in range(0, len(numbers), rows):
+      part = numbers[start : start + rows]
       decoded = decoding.decode(
         model,
         params,
-        buckets.pad_inputs(
-          inputs[start : start + planned.rows], planned.rows, length
-        ),
+        buckets.pad_inputs(inputs[start : start + rows], rows, length),
         config,
         text=text,
         name=lambda row, part=part: called(part[row]),

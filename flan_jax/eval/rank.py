@@ -128,7 +128,7 @@ def _log_probs(model, params, inputs_BS, choices_BCT, placed):
   del placed  # A program is of one placement.
   encoded = model.encode(params, inputs_BS)
   scores_BC = model.score(params, encoded, choices_BCT).sum(axis=-1)
-  return placement.constrain(scores_BC, None, None)
+  return placement.whole(scores_BC)
 
 
 def rank(

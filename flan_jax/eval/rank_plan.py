@@ -15,6 +15,7 @@ import numpy as np
 
 from flan_jax.errors import UserError
 from flan_jax.eval import buckets
+from flan_jax.models import placement
 
 if TYPE_CHECKING:
   from flan_jax.data.evaluation import EvalExample
@@ -27,8 +28,8 @@ CHOICE_SIZES = functools.partial(buckets.sizes, smallest=4)
 # Examples that share an input share its encoding up to so many choices.
 MAX_SHARED_CHOICES = 16
 
-# Rows x choices x tokens that go through the decoder at once: with 32,128
-# words a float32 array of logits is then about 1 GiB at most.
+# Rows x choices x tokens that go through the decoder at once, of each part of a
+# mesh: with 32,128 words a float32 array of logits is then about 1 GiB at most.
 MAX_DECODER_TOKENS = 8192
 
 # (batch, row, column) of each choice.
@@ -96,7 +97,8 @@ def plan(
 
   Args:
     examples: of any number of datasets and templates, each with choices.
-    batch_size: inputs per batch; fewer where the choices are many and long.
+    batch_size: inputs per batch; fewer where the choices are many and long,
+      more where a mesh (`placement.placed_by`) does not divide them.
     lengths: `inputs` and `targets`, the limits in tokens.
     unconditional: tokens of the prompt without a question that calibrated
       scores are relative to, [S'], at least one; None: no such scores.
@@ -176,9 +178,10 @@ def _batches(units, batch_size: int, lengths):
     shaped.append((shape, unit))
   batches, place_of = [], {}
   for shape, members in buckets.group(shaped, at_least=batch_size).items():
-    rows = batch_size
-    while rows > 1 and rows * shape[1] * shape[2] > MAX_DECODER_TOKENS:
+    rows, parts = batch_size, placement.share("batch")
+    while rows > 1 and rows * shape[1] * shape[2] > MAX_DECODER_TOKENS * parts:
       rows //= 2
+    rows = placement.round_up(rows)
     for start in range(0, len(members), rows):
       part = members[start : start + rows]
       for row, unit in enumerate(part):

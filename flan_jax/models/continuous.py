@@ -115,7 +115,8 @@ def answers(
   ...                      config=config):
   ...   print(ended.number, ended.tokens)                   # doctest: +SKIP
 
-  One program is compiled for each (model, rows, length, config).
+  One program is compiled for each (model, rows, length, config). Within
+  `placement.placed_by` rows are split over `data`.
 
   Args:
     model: see `decoding.decode`.
@@ -172,8 +173,7 @@ def answers(
 def _group(rows: int) -> int:
   """Rows that are read at once: of a mesh each part of the batch has some."""
   group = max(1, rows // READ_AT_ONCE)
-  parts = placement.share("batch")
-  return group if rows % parts else -(-group // parts) * parts
+  return min(rows, placement.round_up(group))
 
 
 def _next(inputs, waiting, numbers, group, length, stopped_R):
@@ -266,7 +266,7 @@ def _placed(place: Callable, state: Rows) -> Rows:
   def of_cache(path, x):
     # The last letters of a field's name are its axes.
     letters = getattr(path[-1], "name", "").rpartition("_")[2]
-    names = [_AXES.get(letter) for letter in letters]
+    names = [_AXES.get(letter) for letter in letters[-x.ndim :]]
     return place(x, *[None] * (x.ndim - len(names)), *names)
 
   whole = jax.tree.map(

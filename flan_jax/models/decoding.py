@@ -102,11 +102,11 @@ def example_seeds(inputs_BS: Int[np.ndarray, "B S"]) -> list[int]:
 
 
 # `placed` is what a program is compiled for. Of a mesh the rows of these states
-# are not split.
+# are not split, and every device has all that the host reads.
 @functools.partial(jax.jit, static_argnames=("model", "config", "placed"))
 def _start_rows(model, params, inputs_BS, keys_B, config, placed):
   del placed
-  return sampling.start(model, params, inputs_BS, keys_B, config)
+  return _whole(sampling.start(model, params, inputs_BS, keys_B, config))
 
 
 # The state's buffers become those of the next one: no second cache.
@@ -118,7 +118,8 @@ def _start_rows(model, params, inputs_BS, keys_B, config, placed):
 def _advance_rows(model, params, state, until, config, placed):
   del placed
   with placement.decoding(rows=False):
-    return sampling.advance(model, params, state, until, config)
+    state = sampling.advance(model, params, state, until, config)
+  return _whole(state)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config", "placed"))
@@ -127,7 +128,14 @@ def _search(model, params, inputs_BS, config, placed):
   state = beam.start(model, params, inputs_BS, config)
   with placement.decoding(rows=False):
     state = beam.advance(model, params, state, config.max_decode_len, config)
-    return *beam.best(state, config.num_samples), state.finite_B
+  found = *beam.best(state, config.num_samples), state.finite_B
+  return jax.tree.map(placement.whole, found)
+
+
+def _whole(state):
+  read = ("tokens_RT", "log_probs_RT", "ended_R", "finite_R")
+  whole = jax.tree.map(placement.whole, {n: getattr(state, n) for n in read})
+  return state._replace(**whole)
 
 
 @jax.jit

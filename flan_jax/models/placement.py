@@ -94,7 +94,8 @@ def decoding(*, rows: bool = True) -> Iterator[None]:
   The activations of one token of each row are small beside the weights, which
   training and ranking bring together over `fsdp`: here each device multiplies
   by its share and the results are added up (Pope et al. 2022,
-  arXiv:2211.05102, section 3.2.2).
+  arXiv:2211.05102, section 3.2.2). `fsdp` splits no rows then: each of its
+  devices has the keys and values of them all.
 
   Args:
     rows: split over `data`; False: whole, or split by who maps over them.
@@ -147,6 +148,17 @@ def constrain(x: Array, *axes: str | None) -> Array:
   """
   placement = _current.get()
   return x if placement is None else placement.activation(x, axes)
+
+
+def whole(x: Array) -> Array:
+  """An array that every device has, and so every process can read."""
+  return constrain(x, *[None] * x.ndim)
+
+
+def round_up(rows: int) -> int:
+  """The fewest rows, from `rows` on, that the mesh divides."""
+  parts = share("batch")
+  return -(-rows // parts) * parts
 
 
 def gather(weight: Array, axes: Axes) -> Array:

@@ -29,8 +29,6 @@ from flan_jax.errors import UserError
 _log = logging.getLogger(__name__)
 # In a run's folder, what is not of this process, or written without a copy.
 _APART = ("checkpoints", "processes")
-# A file that gets its name when it is whole.
-_DRAFT = ".tmp"
 
 
 class Mirror:
@@ -132,9 +130,14 @@ class Mirror:
         folders[:] = [f for f in folders if f not in _APART]
       for name in files:
         path = pathlib.Path(parent, name)
-        if path.suffix != _DRAFT:
+        if not _is_draft(path):
           with contextlib.suppress(FileNotFoundError):
             stat = path.stat()
             key = path.relative_to(self.folder).as_posix()
             found[key] = stat.st_size, stat.st_mtime_ns
     return found
+
+
+def _is_draft(path: pathlib.Path) -> bool:
+  """Whether a file gets its name when it is whole."""
+  return path.suffix == ".tmp" or path.name.startswith(".")

@@ -178,7 +178,11 @@ def lineage(checkpoint: str | os.PathLike | None) -> list[Record]:
 
 
 def choose_directory(
-  model_dir: str | None, record: Record, *, buckets: bool = False
+  model_dir: str | None,
+  record: Record,
+  *,
+  buckets: bool = False,
+  option: str = "MODEL_DIR",
 ) -> remote.Path:
   """`model_dir`, or `runs/<name>-<fingerprint>` when it is None.
 
@@ -189,6 +193,7 @@ def choose_directory(
     model_dir: as it was given.
     record: of the run.
     buckets: whether it may be in one of Cloud Storage.
+    option: what messages call it.
 
   Raises:
     UserError: it is in a bucket and may not be.
@@ -197,7 +202,7 @@ def choose_directory(
     return pathlib.Path("runs", f"{record.name}-{record.fingerprint()}")
   if buckets:
     return remote.run_folder(model_dir)
-  remote.check_folder(model_dir, "MODEL_DIR")
+  remote.check_folder(model_dir, option)
   return pathlib.Path(model_dir)
 
 
@@ -257,18 +262,28 @@ def _write(path: pathlib.Path, record: Record):
   os.replace(draft, path)
 
 
+# Bindings that records of earlier versions do not have.
+_LATER = (
+  "train.train.survival",
+  "train.train.cached_input",
+  "evaluate.evaluate.layout",
+  "evaluate_benchmarks.evaluate_benchmarks.layout",
+  "evaluate_response_ranking.evaluate_response_ranking.layout",
+  "evaluate_super_ni.evaluate_super_ni.layout",
+)
+
+
 def _changed(old: Mapping, record: Record) -> tuple[str, ...]:
   # A macro that an earlier version did not have came with its binding.
-  ignored = ["train.train.survival", "train.train.cached_input"] + [
+  lines = (line.partition(" = ") for line in record.config.splitlines())
+  ignored = {
     name
-    for name, _, value in (
-      line.partition(" = ") for line in record.config.splitlines()
-    )
+    for name, _, value in lines
     if value.startswith("%") and value[1:] in RESUMABLE
-  ]
+  }
   return (
     *config_lib.differences(
-      old["config"], record.config, (*RESUMABLE, *ignored)
+      old["config"], record.config, (*RESUMABLE, *_LATER, *ignored)
     ),
     *_data_changes(old["data"], record.data),
   )

@@ -101,6 +101,16 @@ class Partition:
   mesh: Mesh
   rules: Mapping[str, Any]
 
+  def __eq__(self, other: Any) -> bool:
+    return isinstance(other, Partition) and self._key == other._key
+
+  def __hash__(self) -> int:
+    return hash(self._key)
+
+  @property
+  def _key(self):
+    return self.mesh, repr(sorted(self.rules.items()))
+
   @classmethod
   def of(
     cls,

@@ -19,7 +19,7 @@ from tests.training import meshes
 
 model = meshes.MODELS[sys.argv[1]]
 examples = [
-  example(2 + np.arange(n) % 60, index=n) for n in (3, 5, 9, 70, 80, 90, 100)
+  example(2 + np.arange(n) % 60, index=n) for n in (3, 4, 5, 9, 70, 80, 90, 100)
 ]
 planned = generation.plan(
   examples, batch_size=4, lengths={"inputs": 128, "targets": 4}
