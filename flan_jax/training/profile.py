@@ -1,9 +1,12 @@
 """A trace of some steps, for TensorBoard's profiler: PROFILE_STEPS."""
 
+import importlib.util
 import pathlib
 from typing import Any
 
 import jax
+
+from flan_jax.errors import UserError
 
 
 class Profile:
@@ -17,7 +20,12 @@ class Profile:
     """Args:
     steps: the first and the last; None traces nothing.
     directory: where to.
+
+    Raises:
+      UserError: libtpu, which traces TPUs, is installed where there is none.
     """
+    if steps is not None:
+      _check_libtpu()
     self.first, self.last = steps or (0, -1)
     self.directory = directory
     self._on = False
@@ -43,3 +51,17 @@ class Profile:
     if self._on:
       self._on = False
       jax.profiler.stop_trace()
+
+
+def _check_libtpu():
+  """Its tracer, which JAX loads unless told, ends a process without a TPU."""
+  if (
+    importlib.util.find_spec("libtpu") is not None
+    and jax.default_backend() != "tpu"
+    and not jax.config.jax_platforms
+  ):
+    raise UserError(
+      f"PROFILE_STEPS: libtpu is installed, but this runs on a"
+      f" {jax.default_backend()}, where its tracer ends the process. Set"
+      f" JAX_PLATFORMS={jax.default_backend()}, or uninstall libtpu."
+    )
