@@ -213,7 +213,8 @@ def evaluate(
   )
 
   # Rows: as the run was trained, of what it did not see.
-  runs = record_lib.lineage(opened.path)
+  where = evaluated.address(initial_checkpoint_path, opened)
+  runs = record_lib.lineage(where)
   trained = runs[0] if runs else None
   wrapper = _wrapper(
     trained,
@@ -254,7 +255,7 @@ def evaluate(
     {
       "source": data.source,
       "vocabulary": vocabulary_lib.fingerprint(vocabulary),
-      "checkpoint": evaluated.address(initial_checkpoint_path, opened),
+      "checkpoint": where,
       "wrapper": dataclasses.asdict(wrapper),
       "train": trained.data.get("train", {}) if trained else {},
       "eval": inventory.described(mixture, held_out),
@@ -291,7 +292,7 @@ def evaluate(
       rules=rules,
       predictions=folder / "predictions.jsonl",
       kept=folder,
-      run=f"{record.data['checkpoint']} {fingerprint.fingerprint(params)}",
+      run=f"{where} {fingerprint.fingerprint(params)}",
       progress=progress_lib.answered(display),
     )
   page = report.write_report(

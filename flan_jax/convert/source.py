@@ -1,6 +1,7 @@
 """A checkpoint on disk as named tensors of our models, whatever its format."""
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -55,8 +56,8 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
 
   Args:
     path: a folder or a file of any format in FORMATS; one of a bucket (gs://)
-      is copied to this machine first. Of a folder with one
-      GGUF file and no other weights, that file.
+      is copied to this machine first, of a run the newest checkpoints. Of a
+      folder with one GGUF file and no other weights, that file.
 
   Raises:
     UserError: nothing is there, or nothing that we know (the known formats are
@@ -65,7 +66,8 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
   if remote.is_remote(path):
     from flan_jax.data import sample  # with TensorFlow
 
-    path = remote.local_copy(path, sample.cache_directory() / "copies")
+    copies = sample.cache_directory() / "copies"
+    path = remote.local_copy(path, copies, _older(remote.as_path(path)))
   path = pathlib.Path(path).absolute()
   if not path.exists():
     raise UserError(f"The checkpoint {path} does not exist.")
@@ -83,6 +85,21 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
   )
 
 
+def _older(run: remote.Path, kept: int = 2) -> list[str]:
+  """A run's checkpoints but the newest, and the one before should that be torn.
+
+  A run that is going on may remove one while it is looked at.
+  """
+  folder = run / "checkpoints"
+  if not remote.is_dir(folder):
+    return []
+  with remote.looked_at(folder):
+    names = [p.name for p in folder.iterdir() if _STEP.fullmatch(p.name)]
+  names.sort(key=lambda name: int(_STEP.fullmatch(name)[1]))
+  return [f"checkpoints/{name}" for name in names[:-kept]]
+
+
+_STEP = re.compile(r"checkpoint_(\d+)")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 
 

@@ -147,7 +147,7 @@ def local_copy(
   Args:
     path: of a checkpoint.
     folder: under which copies are kept.
-    leave_out: names in it that are not copied.
+    leave_out: as of `files`.
 
   Raises:
     UserError: nothing is there, it cannot be read, or there is no room.
@@ -209,12 +209,15 @@ def place(path: Path, folder: pathlib.Path) -> pathlib.Path:
   return folder / key / path.name
 
 
-def files(path: Path, leave_out: Collection[str] = ()) -> dict:
+def files(
+  path: Path, leave_out: Collection[str] = (), within: str = ""
+) -> dict:
   """Name below `path` -> size and time; "" is `path` itself, if it is a file.
 
   Args:
     path: of a bucket; nothing need be there.
-    leave_out: names in it that are passed over.
+    leave_out: what is passed over, `checkpoints` or `checkpoints/checkpoint_2`.
+    within: what of these names leads to `path`: `checkpoints/`, or nothing.
   """
   try:
     stat = path.stat()
@@ -224,8 +227,9 @@ def files(path: Path, leave_out: Collection[str] = ()) -> dict:
     return {"": stat}
   found = {}
   for inner in path.iterdir():
-    if inner.name not in leave_out:
-      for name, file in files(inner).items():
+    own = within + inner.name
+    if own not in leave_out:
+      for name, file in files(inner, leave_out, f"{own}/").items():
         found[f"{inner.name}/{name}" if name else inner.name] = file
   return found
 

@@ -89,6 +89,29 @@ def test_a_checkpoint_of_a_bucket_is_opened(
   assert (opened.read(name) == local.read(name)).all()
 
 
+def test_of_a_run_the_newest_two_checkpoints_are_copied(
+  store, tmp_path, monkeypatch
+):
+  from flan_jax import evaluated
+  from flan_jax.convert import source
+  from tests.training.mirror_test import saved
+
+  monkeypatch.setenv("FLAN_JAX_CACHE", str(tmp_path / "cache"))
+  saved(2, 4, 10, 12)
+  store.objects["our-runs/nli/run.json"] = b"{}"
+  with pytest.raises(UserError):  # It says nothing of its model.
+    evaluated.open_model("gs://our-runs/nli")
+  opened = source.open_source("gs://our-runs/nli")
+  here = opened.path.parent
+  assert sorted(p.name for p in here.iterdir()) == [
+    "checkpoint_10", "checkpoint_12",
+  ]
+  assert (here.parent / "run.json").exists()
+  assert evaluated.address("gs://our-runs/nli/", opened) == (
+    "gs://our-runs/nli/checkpoints/checkpoint_12"
+  )
+
+
 def test_the_record_beside_a_checkpoint_of_a_bucket_is_read(store, tmp_path):
   made = record.make({"train": {"mixture": "m"}})
   record.claim(tmp_path / "run", made)
