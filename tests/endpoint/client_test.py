@@ -214,12 +214,13 @@ def test_an_endpoint_that_is_down_at_the_start_is_one_error(tmp_path):
 
 def test_an_endpoint_that_goes_down_pauses_the_run(tmp_path):
   """It dies after three answers, and another one takes its port."""
-  said, second = [], []
+  said, second, dying = [], [], []
   first = Server(lambda p, n: None)
 
   def behave(prompt, n):
     if len(first.asked) == 4:
-      threading.Thread(target=die).start()
+      dying.append(threading.Thread(target=die))
+      dying[0].start()
     if len(first.asked) >= 4:
       return None
     return Say(f"first {prompt}")
@@ -233,6 +234,7 @@ def test_an_endpoint_that_goes_down_pauses_the_run(tmp_path):
   replies = ask(
     first, tmp_path, *"abcdefgh", concurrency=1, say=said.append, retries=1
   )
+  dying[0].join()  # It may have answered all before it was written down.
   second[0].close()
   assert [r.text.split()[0] for r in replies] == ["first"] * 3 + ["second"] * 5
   assert len(said) == 2
