@@ -218,15 +218,15 @@ def test_an_endpoint_that_goes_down_pauses_the_run(tmp_path):
   first = Server(lambda p, n: None)
 
   def behave(prompt, n):
-    if len(first.asked) == 4:
-      dying.append(threading.Thread(target=die))
-      dying[0].start()
-    if len(first.asked) >= 4:
-      return None
-    return Say(f"first {prompt}")
-
-  def die():
+    if len(first.asked) < 4:
+      return Say(f"first {prompt}")
+    # Nothing listens any more when the fourth gets no answer.
     first.close()
+    dying.append(threading.Thread(target=another))
+    dying[0].start()
+    return None
+
+  def another():
     time.sleep(0.4)
     second.append(Server(lambda p, n: Say(f"second {p}"), first.port))
 
@@ -248,7 +248,7 @@ def test_patience_has_an_end(tmp_path):
 
   def behave(prompt, n):
     if len(server.asked) > 2:
-      threading.Thread(target=server.close).start()
+      server.close()  # Nothing listens any more when this gets no answer.
       return None
     return Say(prompt)
 
