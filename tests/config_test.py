@@ -167,6 +167,7 @@ REQUIRED = {
   "curate_alpagasus.gin": ("DATA_PATH",),
   "curate_ape.gin": ("TASK_PATH",),
   "curate_compare.gin": ("DATA",),
+  "curate_compare_smollm2.gin": ("DATA",),
   "curate_copies.gin": ("DATA_PATH",),
   "curate_facility_location.gin": ("DATA_PATH",),
   "curate_k_center.gin": ("DATA_PATH",),
