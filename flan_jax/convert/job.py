@@ -8,6 +8,7 @@ Tensors go from disk to disk one at a time.
 """
 
 import math
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -111,6 +112,7 @@ def convert(
   config = _config(source, model, output_format)
   display = progress.Display()
   display.say(f"reading {source.path} ({source.format})")
+  before = _inode(output_path)
   try:
     with _bar(display, source) as bar:
       _write(
@@ -129,11 +131,20 @@ def convert(
       f" {error.strerror or error}. Nothing was left there."
     ) from error
   except KeyboardInterrupt:
-    raise KeyboardInterrupt(
-      f"stopped; nothing was written to {output_path}."
-    ) from None
+    said = f"stopped; nothing was written to {output_path}."
+    if _inode(output_path) != before:
+      said = f"stopped, after all of {output_path} was written."
+    raise KeyboardInterrupt(said) from None
   _report(display, source, pathlib.Path(output_path))
   return pathlib.Path(output_path)
+
+
+def _inode(path: str | os.PathLike) -> int | None:
+  """What tells a folder from another one of its name; None: there is none."""
+  try:
+    return os.stat(path).st_ino
+  except OSError:
+    return None
 
 
 def _write(

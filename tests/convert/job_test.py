@@ -275,9 +275,10 @@ def test_ctrl_c_from_the_command_line(tmp_path):
       time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    if process.returncode != 0:
+    if not (tmp_path / "out").exists():
       break
     # Done before the signal came, on a machine with much else to do.
+    assert process.returncode == 0 or "nothing was written" not in said
     shutil.rmtree(tmp_path / "out")
   assert process.returncode == 130, said
   assert "stopped; nothing was written to" in said
