@@ -260,8 +260,15 @@ def test_ctrl_c_from_the_command_line(tmp_path):
       for name, x in trees.flatten(tree).items()
     ),
   )
+  # A shell's background jobs, and so what they start, ignore Ctrl-C.
+  listening = (
+    "import runpy, signal, sys; sys.argv.pop(0);"
+    " signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " runpy.run_path(sys.argv[0], run_name='__main__')"
+  )
   command = [
-    *(sys.executable, "launch/run.py", "--gin_file=gin/convert.gin"),
+    *(sys.executable, "-c", listening, "launch/run.py"),
+    "--gin_file=gin/convert.gin",
     f"--gin.INPUT_PATH={tmp_path / 'in'}",
     f"--gin.OUTPUT_PATH={tmp_path / 'out'}",
     "--gin.OUTPUT_FORMAT=t5x",
