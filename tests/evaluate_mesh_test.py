@@ -160,7 +160,7 @@ def start(run, out, mesh, last, devices=1, count=1, job=JOB):
 
 def finish(started):
   for one in started:
-    said = one.communicate(timeout=600)[0]
+    said = one.communicate(timeout=900)[0]
     assert one.returncode == 0, said[-3000:]
 
 
@@ -241,7 +241,7 @@ def test_two_processes_answer_as_one_and_go_on_from_the_first_one_s(
 def test_devices_share_the_work_and_send_no_weights_for_a_token(kind):
   done = subprocess.run(
     [sys.executable, "-c", COSTS, kind], env=environment(8),
-    capture_output=True, text=True, timeout=600,
+    capture_output=True, text=True, timeout=900,
   )
   assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
