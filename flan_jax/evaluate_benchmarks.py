@@ -120,13 +120,13 @@ def evaluate_benchmarks(
   display.say(f"checkpoint: {opened.path} ({opened.format}), {model.kind}")
   params, partition = evaluated.load_params(opened, model, layout)
   scores = []
-  for name, rows in sets.items():
-    stop = _stop(rows, name)
-    with evaluated.computing(partition):
+  with evaluated.computing(partition):
+    for name, rows in sets.items():
+      stop = _stop(rows, name)
       result = answer(
         name, rows, model, params, folder / name, record, display, stop
       )
-    scores.append(normalised.score(name, result.tasks.values()))
+      scores.append(normalised.score(name, result.tasks.values()))
   if len(scores) > 1:
     scores.append(normalised.average(scores))
   path = write_table(folder, scores)

@@ -66,13 +66,17 @@ def load_params(
 def address(initial_checkpoint_path: str | os.PathLike, opened: Any) -> str:
   """Where the checkpoint is, for records: of a bucket not this machine's copy.
 
-  address("gs://bucket/mine", opened)
-  # gs://bucket/mine/checkpoints/checkpoint_300
+      address("gs://bucket/mine", opened)
+      # gs://bucket/mine/checkpoints/checkpoint_300
+
+  Args:
+    initial_checkpoint_path: as it was given.
+    opened: from `open_model`.
   """
   if not remote.is_remote(initial_checkpoint_path):
     return str(opened.path)
   home = remote.as_path(initial_checkpoint_path)
-  copy = remote.place(home, sample.cache_directory() / "copies")
+  copy = remote.place(home, sample.copies_directory())
   return str(home / opened.path.relative_to(copy))
 
 

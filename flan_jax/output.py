@@ -16,10 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from flan_jax import config as config_lib
-from flan_jax.data import remote, sample
+from flan_jax.data import remote
 from flan_jax.errors import UserError
-from flan_jax.training import mirror as mirror_lib
-from flan_jax.training import processes
 
 _log = logging.getLogger(__name__)
 OPTION = "OUTPUT_DIR"
@@ -42,6 +40,11 @@ def kept(config: config_lib.Config) -> Iterator[None]:
   if not (isinstance(given, str) and remote.is_remote(given)):
     yield
     return
+  # With JAX and TensorFlow, which some jobs do without.
+  from flan_jax.data import sample
+  from flan_jax.training import mirror as mirror_lib
+  from flan_jax.training import processes
+
   home = remote.run_folder(given, OPTION)
   if config_lib.trains(config):
     raise UserError(

@@ -1,7 +1,6 @@
 """A checkpoint on disk as named tensors of our models, whatever its format."""
 
 import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -66,8 +65,8 @@ def open_source(path: str | pathlib.Path) -> TensorSource:
   if remote.is_remote(path):
     from flan_jax.data import sample  # with TensorFlow
 
-    copies = sample.cache_directory() / "copies"
-    path = remote.local_copy(path, copies, _older(remote.as_path(path)))
+    older = _older(remote.as_path(path))
+    path = remote.local_copy(path, sample.copies_directory(), older)
   path = pathlib.Path(path).absolute()
   if not path.exists():
     raise UserError(f"The checkpoint {path} does not exist.")
@@ -90,16 +89,15 @@ def _older(run: remote.Path, kept: int = 2) -> list[str]:
 
   A run that is going on may remove one while it is looked at.
   """
+  from flan_jax.training import restore  # with Orbax
+
   folder = run / "checkpoints"
-  if not remote.is_dir(folder):
-    return []
   with remote.looked_at(folder):
-    names = [p.name for p in folder.iterdir() if _STEP.fullmatch(p.name)]
-  names.sort(key=lambda name: int(_STEP.fullmatch(name)[1]))
-  return [f"checkpoints/{name}" for name in names[:-kept]]
+    found = restore.checkpoints_in(folder)
+  steps = sorted(found)[:-kept]
+  return [f"{folder.name}/{found[step].name}" for step in steps]
 
 
-_STEP = re.compile(r"checkpoint_(\d+)")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 
 

@@ -205,7 +205,7 @@ def find(
       f" out of date (cache -> run).\n  {shown}{more}\n"
       f"What is still right is kept.{way_out}"
     )
-  copies = sample.cache_directory() / "copies"
+  copies = sample.copies_directory()
   for i, one in enumerate(found):
     here = remote.local_copy(one.path, copies)
     found[i] = dataclasses.replace(one, path=str(here))

@@ -41,6 +41,11 @@ def cache_directory() -> pathlib.Path:
   return pathlib.Path(base).expanduser() / "flan_jax"
 
 
+def copies_directory() -> pathlib.Path:
+  """Where copies of checkpoints and caches of buckets are kept."""
+  return cache_directory() / "copies"
+
+
 def embedded_folder():
   """The folder of embedded JSON lines, inside the installed package."""
   return importlib.resources.files("flan_jax.tasks") / "sample"

@@ -101,8 +101,8 @@ def example_seeds(inputs_BS: Int[np.ndarray, "B S"]) -> list[int]:
   return [zlib.crc32(row[row >= 0].tobytes()) for row in rows]
 
 
-# `placed` is what a program is compiled for. Of a mesh the rows of these states
-# are not split, and every device has all that the host reads.
+# `placed` is what a program is compiled for. On a mesh rows are split while
+# inputs are read, not after that; each device has all that the host reads.
 @functools.partial(jax.jit, static_argnames=("model", "config", "placed"))
 def _start_rows(model, params, inputs_BS, keys_B, config, placed):
   del placed
